@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use crate::config::Given;
 use crate::config_check;
@@ -355,10 +356,18 @@ fn serve(
         return Ok(Outcome::Stopped);
     };
     let ended = earlier.iter().filter(|earlier| earlier.has_left());
-    let ended = ended.map(|earlier| earlier.master).collect();
+    let ended: Vec<Pid> = ended.map(|earlier| earlier.master).collect();
+    // Those that are not known may have ended meanwhile.
+    let may_end = |holders: &[Pid]| {
+        let mut earlier = earlier.iter().filter(|one| ended.contains(&one.master));
+        earlier.any(|earlier| holders.is_empty() || earlier.had_started(holders))
+    };
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
-    let opened = listeners.open_first(&plan.listeners, ended);
+    for earlier in &earlier {
+        listeners.take_over(earlier.sockets(), &plan.listeners);
+    }
+    let opened = listeners.open_first(&plan.listeners, &ended, may_end);
     let missing = opened.map_err(|error| Failure {
         message: error.to_string(),
         errno: error.errno(),

@@ -1,8 +1,9 @@
 //! The guard of a master: a process that ends what the master has started if it dies without having done so itself.
 //!
-//! It is this program, started by the master as `preforkd guard` with a pipe as descriptor 3 and the [`table`] as descriptor 4. It
-//! waits for the end of the pipe, which only the master holds open, and has no listener and no file. When the master was killed or has
-//! crashed, it does what a stop would have done (`ending`); the apps of the next master wait for that (`waiting`).
+//! It is this program, started by the master as `preforkd guard` with a pipe as descriptor 3, the [`table`] as descriptor 4, and the
+//! queue of [`sockets`] as descriptor 5. It waits for the end of the pipe, which only the master holds open, and has no listener and no
+//! file. When the master was killed or has crashed, it does what a stop would have done (`ending`), and keeps the listeners that its
+//! processes still have for the next master (`handing`), whose apps wait for what must not run beside theirs (`waiting`).
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -15,10 +16,13 @@ use crate::logging;
 use crate::sys;
 
 mod ending;
+mod handing;
+pub mod sockets;
 pub mod table;
 pub mod waiting;
 
 use ending::Ending;
+use handing::Handing;
 use table::Table;
 
 /// The first argument of a guard.
@@ -28,6 +32,9 @@ pub const COMMAND: &str = "guard";
 const PIPE: i32 = 3;
 /// The descriptor of the table.
 const TABLE: i32 = 4;
+
+/// The descriptor of the queue of sockets.
+const SOCKETS: i32 = 5;
 
 /// Signals that end or stop a process by default. A guard ends when nothing is left to do.
 const IGNORED: [Signal; 8] = [
@@ -48,6 +55,7 @@ const IGNORED: [Signal; 8] = [
 pub fn run() -> io::Result<()> {
     let mut pipe = File::from(sys::adopt(PIPE)?);
     let table = Table::inherited(sys::adopt(TABLE)?);
+    let queue = sys::adopt(SOCKETS)?;
     // An init system may send them to all processes of the service.
     let _signals = Signals::catch(IGNORED.map(|signal| signal as i32))?;
     let room = match sys::move_environment() {
@@ -68,7 +76,8 @@ pub fn run() -> io::Result<()> {
     }
     if !table.is_stopped() {
         logging::begin(false);
-        Ending::new(table, master).run();
+        let handing = Handing::new(sockets::left(queue));
+        Ending::new(table, master, handing).run();
     }
     Ok(())
 }

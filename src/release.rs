@@ -114,6 +114,8 @@ pub enum Fact {
     Proven(Name, Generation),
     /// An app's first worker of this generation has ended, or failed its check.
     Failed(Name, Generation),
+    /// The app's first worker of this generation, the first one, cannot be started for now, and another release is not to wait for it.
+    Postponed(Name, Generation),
     /// The committed generation alone serves all apps.
     RolledOut,
     /// The rollout will not complete for now: crashes delay replacements, or all workers are paused.
@@ -137,6 +139,8 @@ pub enum Action {
     Commit(Name),
     /// Make the candidate the current generation of an app that has not proven it.
     Install(Generation, Name),
+    /// The same, as another release is not to wait until it is proven.
+    Postpone(Generation, Name),
     /// Drain the workers of an app that is no longer configured.
     Remove(Name),
     /// Make an app drop the candidate; resumes it if it was paused.
@@ -302,8 +306,28 @@ impl Release {
                     reason.unwrap_or_else(|| "its first worker could not be started".into());
                 self.roll_back(format!("app={app}: {reason}"))
             }
+            (
+                State::Proving {
+                    generation,
+                    parts,
+                    unproven,
+                    waiting,
+                    ..
+                },
+                Fact::Postponed(app, of),
+            ) if *generation == of && self.current.is_none() && self.again => {
+                let mut after = waiting.iter().filter_map(|name| parts.get(name)?.after());
+                if after.any(|after| after.contains(&app)) || !unproven.remove(&app) {
+                    return Vec::new();
+                }
+                let mut actions = vec![Action::Postpone(of, app)];
+                actions.extend(self.proceed());
+                actions
+            }
             // About another generation, or about one that is decided.
-            (_, Fact::Reason(..) | Fact::Proven(..) | Fact::Failed(..)) => Vec::new(),
+            (_, Fact::Reason(..) | Fact::Proven(..) | Fact::Failed(..) | Fact::Postponed(..)) => {
+                Vec::new()
+            }
 
             (&mut State::RollingOut { generation }, Fact::RolledOut) => {
                 self.outcome = Some(Outcome::Done(generation));

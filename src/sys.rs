@@ -1,5 +1,5 @@
 //! The only unsafe code of the manager: fork and exec, adopting inherited descriptors, moving the environment, the length
-//! of an accept queue, message credentials, process descriptors, locks, and random numbers.
+//! of an accept queue, message credentials, descriptors in messages, process descriptors, locks, and random numbers.
 //!
 //! A process that executes a program is set up in two ways. The master starts launchers, which call [`become_process`]; it does
 //! not fork. The process that checks the configuration calls [`spawn`]: between its fork and exec it makes only async-signal-safe
@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{Pid, getpid, pipe2};
 
 /// The number of the first inherited descriptor in a child, as with systemd: sd_listen_fds(3).
@@ -445,6 +446,31 @@ pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> nix::Result<(usize, Opti
         && room.header.cmsg_type == libc::SCM_CREDENTIALS;
     let sender = has_credentials.then(|| Pid::from_raw(room.credentials.pid));
     Ok((length as usize, sender))
+}
+
+/// Receives a packet and the descriptors that came with it: unix(7), `SCM_RIGHTS`. A packet without a byte is the end. Never blocks.
+///
+/// # Errors
+/// No packet is queued (EAGAIN), or the kernel has no descriptor or memory left.
+pub fn receive_descriptors(
+    socket: BorrowedFd,
+    bytes: &mut [u8],
+) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut parts = [io::IoSliceMut::new(bytes)];
+    let mut room = nix::cmsg_space!(RawFd);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let packet = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
+    let mut found = Vec::new();
+    for message in packet.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = message {
+            // SAFETY: the kernel has just made these descriptors, and nothing else knows them.
+            found.extend(
+                fds.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    Ok((packet.bytes, found))
 }
 
 /// From `asm-generic/socket.h`, since Linux 6.16. The libc crate does not define it yet.

@@ -332,6 +332,11 @@ fn the_first_word_says_what_is_served() {
             2,
             "a configuration of gunicorn",
         ),
+        (
+            &["-t", "mysite.asgi"],
+            2,
+            "preforkd: mysite.asgi: must be a WSGI application, and the module of \"mysite.asgi\" is for ASGI (write \"mysite.wsgi:application\"",
+        ),
         (&["--print-config"], 2, "app.toml is a configuration"),
     ] {
         let (found, _, stderr) = output_in(folder.path(), words);

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -273,9 +274,9 @@ fn only_the_app_waits_of_which_something_is_left() {
     assert!(text.contains(&wanted), "{text}");
     let said = next.status("once 0/1 ready, waiting for what a killed preforkd has left");
     assert!(!said.contains("READY=1"), "{said}");
-    // A reload comes after the first start, and a second master has the same to wait for.
+    // A reload has the same to wait for, and so has a second master.
     next.signal(Signal::SIGHUP);
-    next.logged(&["SIGHUP from"]);
+    next.logged(&["app=once: what was requested meanwhile does not wait for it"]);
     kill_master(&mut next);
     let mut last = restart(&mut next, &config);
     last.logged(&["app=once: waiting for what", &run.pid().to_string()]);
@@ -290,6 +291,27 @@ fn only_the_app_waits_of_which_something_is_left() {
     last.signal(Signal::SIGINT);
     let (status, log) = last.ended();
     assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn an_app_that_waits_can_be_stopped() {
+    let config = format!("[master]\ncontrol = 'control.sock'\n{}", deaf_once(""));
+    let mut run = Run::start(&config);
+    let deaf = run.event("started").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.status("once 0/1 ready, waiting for what a killed preforkd has left");
+    let stopped = perform(&next, &["stop", "once"]);
+    let text = String::from_utf8_lossy(&stopped.stdout).into_owned();
+    assert!(
+        stopped.status.success() && text.contains("once: stopped"),
+        "{text}"
+    );
+    assert!(runs(deaf), "nobody has waited for it");
+    next.message("READY=1");
+    next.stop();
+    kill(deaf, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
 }
 
 /// A reload ends such an app first too, if it is removed, renamed or disabled.
@@ -308,40 +330,105 @@ fn an_app_that_may_exist_only_once_waits_for_one_that_is_not_started_any_more() 
     next.message("READY=1");
 }
 
-/// A port can be bound when the last process has closed it. Whoever has another one need not wait.
-#[test]
-fn only_the_app_waits_whose_port_is_in_use() {
+/// An address that is free, unless somebody else takes it.
+fn free_address() -> std::net::SocketAddr {
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let at = port.local_addr().expect("bound");
-    drop(port);
-    let config = format!(
-        "{}[app.tcp]\ncommand = ['{}']\nlisten = '{at}'\ngraceful_timeout = '1h'\n",
-        app(""),
-        worker()
-    );
-    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
-    run.message("READY=1");
-    let old = [run.event("started").pid, run.event("started").pid];
+    port.local_addr().expect("bound")
+}
+
+/// A busy worker keeps its listener until its request has ended, and nobody can bind the address until then.
+#[test]
+fn the_next_master_takes_over_the_port_that_a_busy_worker_still_has() {
+    let at = free_address();
+    let of = |address: &str, port: u16| {
+        format!(
+            "[app.tcp]\ncommand = ['{}']\nlisten = '{address}:{port}'\ngraceful_timeout = '1h'\n",
+            worker()
+        )
+    };
+    let config = of("127.0.0.1", at.port());
+    let mut run = Run::start(&config);
+    let busy = run.event("started").pid;
+    let mut request = std::net::TcpStream::connect(at).expect("it listens");
+    request.write_all(b"hang\n").expect("it reads");
+    run.event("hangs");
+    let waiting = std::net::TcpStream::connect(at).expect("it listens");
     kill_master(&mut run);
-    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    // In the accept queue since before the next master began, and since after the last one has ended.
+    let later = std::net::TcpStream::connect(at).expect("the socket is the same");
     let mut next = restart(&mut run, &config);
-    next.logged(&["app=tcp: waiting for what the preforkd with pid"]);
-    next.logged(&["app=web worker=0", "ready after"]);
-    assert_ne!(next.ask("pid"), "");
-    for pid in old {
-        kill(pid, Signal::SIGKILL).expect("it has time");
-    }
-    next.logged(&["app=tcp: waits no longer"]);
+    next.logged(&[
+        &at.to_string(),
+        "took over the socket of the previous master",
+    ]);
     next.message("READY=1");
-    let stream = std::net::TcpStream::connect(at).expect("it listens");
-    assert!(!ask(stream, "pid").is_empty());
-    let stored = next.stored();
+    let successor = next.event("started").pid;
+    for client in [waiting, later] {
+        assert_eq!(ask(client, "pid"), successor.to_string());
+    }
+    assert!(runs(busy), "its request goes on");
+    // The guard of the second one has it too, and an address that is not wanted any more is free.
+    kill_master(&mut next);
+    let mut last = restart(&mut next, &of("0.0.0.0", at.port()));
+    last.message("READY=1");
+    last.event("started");
+    assert!(runs(busy), "its request goes on");
+    let client = std::net::TcpStream::connect(at).expect("it listens");
+    assert_ne!(ask(client, "pid"), busy.to_string());
+    let stored = last.stored();
     let port = format!("_{}", at.port());
     assert!(
         stored.iter().any(|name| name.ends_with(&port)),
         "{stored:?}"
     );
-    next.stop();
+    kill(busy, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
+    last.stop();
+}
+
+/// What a program has bound itself is free when the last process has closed it. Whoever has another address need not wait.
+#[test]
+fn only_the_app_waits_whose_port_is_in_use() {
+    let at = free_address();
+    let config = format!(
+        "[app.tcp]\ncommand = ['{}']\ngraceful_timeout = '1h'\n",
+        worker()
+    );
+    let mut run = Run::begin_in(folder(&format!("bind {at}")), &config, |_| {});
+    run.message("READY=1");
+    let old = run.event("started").pid;
+    kill_master(&mut run);
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    let config = format!("{config}listen = '{at}'\nrequired = false\n{}", app(""));
+    let mut next = restart(&mut run, &config);
+    next.logged(&["app=tcp: waiting for what the preforkd with pid"]);
+    next.logged(&["app=web worker=0", "ready after"]);
+    assert_ne!(next.ask("pid"), "");
+    kill(old, Signal::SIGKILL).expect("it has time");
+    next.logged(&["app=tcp: waits no longer"]);
+    next.status("tcp 1/1 ready");
+    let stream = std::net::TcpStream::connect(at).expect("it listens");
+    assert!(!ask(stream, "pid").is_empty());
+    let log = next.stop();
+    assert!(!log.contains("is in use"), "{log}");
+}
+
+#[test]
+fn an_address_that_a_stranger_has_is_not_waited_for() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = port.local_addr().expect("bound");
+    let config = deaf_once("");
+    let mut run = Run::start(&config);
+    let deaf = run.event("started").pid;
+    kill_master(&mut run);
+    let web = format!("[app.web]\ncommand = ['{}']\nlisten = '{at}'\n", worker());
+    let mut next = restart(&mut run, &deaf_once(&web));
+    let (status, log) = next.ended();
+    assert_eq!(status, Some(1), "{log}");
+    let said = format!("cannot listen on {at}: the address is in use by");
+    assert!(log.contains(&said), "{log}");
+    kill(deaf, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
 }
 
 /// A migration must not run twice at a time either.
@@ -562,8 +649,8 @@ fn a_guard_holds_no_listener_and_is_woken_by_nothing_but_the_end() {
         .map(|entry| entry.path().read_link().expect("it lives"));
     let links: Vec<String> = links.map(|link| link.display().to_string()).collect();
     let sockets = links.iter().filter(|link| link.starts_with("socket:"));
-    // Only the pair over which it catches signals.
-    assert!(sockets.count() <= 2, "{links:?}");
+    // Only the pair over which it catches signals, and the queue of what is left to it.
+    assert!(sockets.count() <= 3, "{links:?}");
     let wakes = || status(guard, "voluntary_ctxt_switches:");
     // It has its title when it begins to wait.
     let title = format!("preforkd: guard of pid {}", run.pid());

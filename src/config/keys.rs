@@ -267,7 +267,7 @@ tables! {
 
     /// `queue`: the requests of sites that wait for a worker.
     table "app.NAME.queue" Queue {
-        /// The most requests that wait in one worker of the front; more are answered with 503.
+        /// The most requests that wait in all workers of the front together; more are answered with 503.
         length: Number<0, NO_LIMIT> = 1000, Reload;
         /// How long a request waits before it is answered with 503.
         timeout: Time = "10s", Reload;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::launch;
 use crate::guard::COMMAND;
+use crate::guard::sockets::Queue;
 use crate::guard::table::{Files, Record, Table};
 
 /// The minimum interval between two starts of a guard.
@@ -21,6 +22,9 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// The guard, and the table.
 pub struct Guard {
     table: Table,
+    /// The listeners that it is to hand to the next master, and the names and numbers of what is in it.
+    queue: Queue,
+    queued: Vec<(String, u64)>,
     /// The end that nobody else holds: it closes when the master dies.
     held: Option<OwnedFd>,
     /// The guard's end, kept for the next guard.
@@ -45,6 +49,8 @@ impl Guard {
         let (theirs, held) = pipe2(OFlag::O_CLOEXEC)?;
         Ok(Self {
             table: Table::new(files)?,
+            queue: Queue::new()?,
+            queued: Vec::new(),
             held: Some(held),
             theirs,
             pid: None,
@@ -65,7 +71,7 @@ impl Guard {
             return Ok(None);
         }
         self.not_before = now + MIN_INTERVAL;
-        let fds = vec![self.theirs.as_fd(), self.table.as_fd()];
+        let fds = vec![self.theirs.as_fd(), self.table.as_fd(), self.queue.end()];
         self.pid = Some(launch::own_that_outlives([COMMAND.into()], fds)?);
         Ok(self.pid)
     }
@@ -91,6 +97,25 @@ impl Guard {
     /// No memory is available.
     pub fn name(&self, files: &Files) -> io::Result<()> {
         self.table.name(files)
+    }
+
+    /// The next master is to get these sockets if this one dies, by their names and the numbers that the kernel has given them, and no
+    /// others.
+    ///
+    /// # Errors
+    /// There is no room for all, or too many descriptors are on their way to processes of this user: unix(7), ETOOMANYREFS.
+    pub fn leave_sockets(&mut self, sockets: &[(String, u64, BorrowedFd)]) -> io::Result<()> {
+        let named = sockets.iter();
+        let names: Vec<_> = named
+            .map(|(name, number, _)| (name.clone(), *number))
+            .collect();
+        if names == self.queued {
+            return Ok(());
+        }
+        self.queued = names;
+        let sockets = sockets.iter();
+        let sockets = sockets.map(|(name, _, socket)| (name.as_str(), *socket));
+        self.queue.fill(sockets).map_err(io::Error::from)
     }
 
     /// Notes a session that has begun.
@@ -138,6 +163,7 @@ impl Guard {
     /// # Errors
     /// The table cannot be written.
     pub fn leave(mut self) -> io::Result<()> {
+        self.queue.empty();
         self.table.stop()?;
         self.held = None;
         if let Some(pid) = self.pid {

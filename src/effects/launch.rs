@@ -43,6 +43,8 @@ pub struct Contract<'a> {
     pub own: Option<BorrowedFd<'a>>,
     /// The socket of its updates.
     pub updates: Option<BorrowedFd<'a>>,
+    /// By which workers of the front wake each other.
+    pub wake: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
     /// Whether it is a worker or template of ours, and not a program of the user.
@@ -150,6 +152,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         (env::FRONT_FD, contract.front),
         (env::OWN_FD, contract.own),
         (env::UPDATES_FD, contract.updates),
+        (env::WAKE_FD, contract.wake),
     ];
     for (key, fd) in more {
         if let Some(fd) = fd {

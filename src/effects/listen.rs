@@ -65,7 +65,7 @@ impl Error {
         &self.address
     }
 
-    /// The leaders of the sessions of the processes that have the address, as far as they are known.
+    /// The processes that have the address and the leaders of their sessions, as far as they are known.
     pub fn holders(&self) -> &[Pid] {
         &self.reason.holders
     }
@@ -247,19 +247,21 @@ impl Listeners {
     }
 
     /// Opens the listeners of the first start. These masters have `ended`, and something is left of them that is about to end: so their
-    /// unix sockets are replaced, and a listener whose address is in use counts as missing. Returns why listeners are missing.
+    /// unix sockets are replaced, and a listener counts as missing if the processes that have its address `may_end`. Returns why
+    /// listeners are missing.
     ///
     /// # Errors
     /// One of them that is required cannot be opened.
     pub fn open_first(
         &mut self,
         wanted: &[Listener],
-        ended: Vec<Pid>,
+        ended: &[Pid],
+        may_end: impl Fn(&[Pid]) -> bool,
     ) -> Result<Vec<Error>, Error> {
-        let others_end = !ended.is_empty();
-        self.ended = ended;
-        let may_wait =
-            |error: &Error| others_end && error.errno() == Some(Errno::EADDRINUSE as i32);
+        self.ended = ended.to_vec();
+        let may_wait = |error: &Error| {
+            error.errno() == Some(Errno::EADDRINUSE as i32) && may_end(error.holders())
+        };
         let (_, missing) = self.open_all(wanted, 0, may_wait)?;
         Ok(missing)
     }

@@ -1,6 +1,7 @@
 //! What the kernel tells about a process: proc_pid_stat(5), proc_pid_status(5), proc_pid_environ(5).
 
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -102,6 +103,20 @@ pub fn variable(pid: Pid, name: &str) -> Option<Vec<u8>> {
     Some(value.to_vec())
 }
 
+/// The numbers of the sockets that a process has, once for each of its descriptors, as far as it may be examined: proc_pid_fd(5).
+/// `None` stands for a descriptor of something else.
+pub fn sockets(pid: Pid) -> impl Iterator<Item = Option<u64>> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let descriptors = descriptors.into_iter().flatten().flatten();
+    descriptors.map(|descriptor| socket(&descriptor.path().read_link().ok()?))
+}
+
+/// The number of a socket, by the link of its descriptor: `socket:[4711]`.
+fn socket(link: &Path) -> Option<u64> {
+    let number = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+    number.parse().ok()
+}
+
 /// All processes that this one may see.
 pub fn all() -> impl Iterator<Item = (Pid, Stat)> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -131,6 +146,14 @@ mod tests {
         assert!(all().any(|(pid, found)| pid == this && found.started == stat.started));
         assert_eq!(Stat::of(Pid::from_raw(i32::MAX)), None);
         assert!(!is_of(Pid::from_raw(i32::MAX), 0));
+    }
+
+    #[test]
+    fn the_sockets_of_a_process_have_the_numbers_of_the_kernel() {
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let number = nix::sys::stat::fstat(&one).expect("open").st_ino;
+        assert!(sockets(Pid::this()).any(|found| found == Some(number)));
+        assert_eq!(sockets(Pid::from_raw(i32::MAX)).next(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Each app has a scoreboard of its own, so its workers cannot reach the records of other apps. Its size is set once and sealed:
 //! no worker can truncate it, which would kill others with SIGBUS, or make it grow.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -12,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
 use preforkd_worker::connections;
@@ -27,6 +29,8 @@ use preforkd_worker::scoreboard::{
 /// The scoreboard of one app.
 pub struct Scoreboard {
     memory: File,
+    /// By which workers wake each other, once one wants it.
+    wake: OnceCell<EventFd>,
     /// Records from here on were never used.
     unused: u32,
     /// Released records, all below `unused`.
@@ -51,9 +55,23 @@ impl Scoreboard {
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(Self {
             memory,
+            wake: OnceCell::new(),
             unused: 0,
             free: BTreeSet::new(),
         })
+    }
+
+    /// The descriptor by which the app's workers wake each other.
+    ///
+    /// # Errors
+    /// Those of eventfd(2).
+    pub fn wake(&self) -> io::Result<BorrowedFd<'_>> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        if self.wake.get().is_none() {
+            let _ = self.wake.set(EventFd::from_flags(flags)?);
+        }
+        let wake = self.wake.get().map(AsFd::as_fd);
+        wake.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// The descriptor for the app's workers.

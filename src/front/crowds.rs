@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::{Rate, Reject, Request};
 use preforkd_worker::front::Settings;
-use preforkd_worker::running::{Place, Running};
+use preforkd_worker::running::{Claim, Place, Running};
 
 use crate::layers::gate::{Noted, Refusal, now};
 
@@ -117,7 +117,7 @@ impl Member {
             });
         }
         let (site, limit) = limit.filter(|(site, _)| !sites.contains(site))?;
-        if limit.place.take(limit.most) {
+        if limit.place.take(limit.most) == Claim::Taken {
             sites.push(site);
             return None;
         }

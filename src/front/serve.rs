@@ -87,6 +87,7 @@ fn serve(
         stop,
         scoreboard,
         updates,
+        wake,
         ..
     } = passed;
     let mut names = environment.listener_names.clone();
@@ -104,7 +105,9 @@ fn serve(
     let proofs = updates.proofs();
     let crowds = crowds(settings, running);
     let mut front = Front::new(sites.clone(), settings, updates)?;
-    running.into_iter().for_each(|running| front.share(running));
+    if let Some(running) = running {
+        front.share(running, wake);
+    }
     if let Some(purges) = purges {
         front.cache(settings.cache_size, purges);
     }

@@ -1,6 +1,7 @@
 //! What becomes of a request: the sites choose, and what is chosen answers.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,10 +101,11 @@ impl Front {
         })
     }
 
-    /// Chooses workers with a look at what other workers of the front have sent them, and notes for the master what it has heard.
-    pub fn share(&mut self, running: Running) {
+    /// Counts what runs and what waits together with the other workers of the front, who are woken by writing to this descriptor; and notes
+    /// for the master what it has heard.
+    pub fn share(&mut self, running: Running, wake: Option<OwnedFd>) {
         self.running = Some(running);
-        self.proxy.share(running);
+        self.proxy.share(running, wake);
     }
 
     /// Tells how its upstreams are, which are there in the order of the settings.

@@ -11,6 +11,7 @@ pub mod dispatch;
 pub mod failure;
 mod framed;
 pub mod health;
+mod lane;
 pub mod news;
 pub mod protocol;
 pub mod proxy;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use nix::errno::Errno;
-use nix::poll::{PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 use preforkd_worker::env;
 
+use super::handing::Handing;
 use super::processes;
 use super::table::{self, Identity, Record, Table};
 use crate::effects::process::{self, Stat};
@@ -38,6 +38,7 @@ struct Known {
 /// What is to end, and since when.
 pub(super) struct Ending {
     table: Table,
+    handing: Handing,
     master: Pid,
     began: Instant,
     /// With the numbers of their places in the table.
@@ -51,10 +52,11 @@ pub(super) struct Ending {
 
 impl Ending {
     /// The master has just died.
-    pub(super) fn new(table: Table, master: Pid) -> Self {
+    pub(super) fn new(table: Table, master: Pid, handing: Handing) -> Self {
         let records = table.records();
         Self {
             table,
+            handing,
             master,
             began: Instant::now(),
             records,
@@ -68,9 +70,12 @@ impl Ending {
     pub(super) fn run(mut self) {
         let master = self.master;
         let mut is_first = true;
+        self.open();
         loop {
             let now: HashMap<Pid, Stat> = process::all().collect();
             self.look(&now, is_first, getppid(), is_in_app);
+            let known = self.known.keys().map(|known| known.pid);
+            self.handing.keep_held_by(known);
             self.say_left(&now);
             if std::mem::take(&mut is_first) {
                 self.say_whose();
@@ -89,10 +94,17 @@ impl Ending {
             }
             self.act(&now, passed);
             let pause = (passed / 16).clamp(SHORTEST, LONGEST);
-            // A signal only makes the next look come sooner.
-            let _ = poll(
-                &mut [],
-                PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO),
+            self.handing.wait(pause);
+        }
+    }
+
+    /// Lets the next master ask for the listeners, before it is told that this one has looked.
+    fn open(&mut self) {
+        let opened = self.handing.open();
+        let said = opened.and_then(|name| name.map_or(Ok(()), |name| self.table.say_door(name)));
+        if let Err(error) = said {
+            warn!(
+                "cannot hand the listeners to the next preforkd: {error}; it binds each of them when the last process has closed it"
             );
         }
     }
@@ -290,7 +302,7 @@ fn has_other_user(pid: Pid, record: &Record) -> bool {
 }
 
 /// Whether an orphan runs in the environment of an app, and as its user. A process that lies about the first is of the second.
-fn is_in_app(pid: Pid, record: &Record) -> bool {
+pub(super) fn is_in_app(pid: Pid, record: &Record) -> bool {
     if record.leader.is_some() || record.address.is_empty() || !process::is_of(pid, record.uid) {
         return false;
     }
@@ -358,7 +370,7 @@ mod tests {
         for (place, record) in (0..).zip(&records) {
             table.write(place, record).expect("room");
         }
-        Ending::new(table, Pid::from_raw(MASTER))
+        Ending::new(table, Pid::from_raw(MASTER), Handing::default())
     }
 
     /// Processes: pid, parent, session, start.

@@ -35,6 +35,9 @@ const MASTER: u64 = 8;
 const STOPPED: u64 = 12;
 /// Where the guard says that it has looked.
 const LOOKED: u64 = 16;
+/// Where the guard says at which abstract address it hands over the listeners, and the longest name.
+const DOOR: u64 = 24;
+const MAX_DOOR: usize = 64;
 /// Where the paths are, each with its length before it, and the room of one.
 const PATHS: u64 = 4096;
 const PATH_ROOM: u64 = 8192;
@@ -379,6 +382,24 @@ impl Table {
         self.bytes(LOOKED) == Some([1])
     }
 
+    /// The guard hands over the listeners at the abstract address with this name.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn say_door(&self, name: &str) -> io::Result<()> {
+        let name = cut(name, MAX_DOOR);
+        let bytes = [&[name.len() as u8], name.as_bytes()].concat();
+        self.file.write_all_at(&bytes, DOOR)
+    }
+
+    /// The name of the abstract address at which the guard hands over the listeners; `None` if there are none.
+    pub fn door(&self) -> Option<String> {
+        let bytes: [u8; 1 + MAX_DOOR] = self.bytes(DOOR)?;
+        let (length, name) = bytes.split_first()?;
+        let name = name.get(..usize::from(*length))?;
+        (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+    }
+
     fn bytes<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];
         self.file.read_exact_at(&mut bytes, at).ok()?;
@@ -498,6 +519,9 @@ mod tests {
         assert!(!table.was_looked_at());
         table.say_looked().expect("room");
         assert!(table.was_looked_at());
+        assert_eq!(table.door(), None);
+        table.say_door("x-1").expect("room");
+        assert_eq!(table.door().as_deref(), Some("x-1"));
         assert!(!table.is_stopped());
         table.stop().expect("room");
         assert!(table.is_stopped());

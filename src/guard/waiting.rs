@@ -7,10 +7,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, geteuid};
 
 use super::table::{Files, Record, Table};
+use super::{ending, handing};
 use crate::effects::init::Init;
 use crate::effects::process::{self, Stat};
 use crate::effects::signals::Signals;
@@ -93,9 +95,38 @@ impl Earlier {
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
+    /// The listeners that its guard hands over, with the names under which they are kept: those that a process of it still has.
+    pub fn sockets(&self) -> Vec<(String, OwnedFd)> {
+        let Some(door) = self.table.door().filter(|_| self.has_left()) else {
+            return Vec::new();
+        };
+        match handing::ask(&door, self.guard) {
+            Ok(sockets) => sockets,
+            // It is ending: so has everything that had them.
+            Err(Errno::ECONNREFUSED | Errno::ECONNRESET) => Vec::new(),
+            Err(error) => {
+                let (master, guard) = (self.master, self.guard);
+                warn!(
+                    "cannot take over the listeners of the preforkd with pid {master} from its guard, pid {guard}: {error}; binding those that are free"
+                );
+                Vec::new()
+            }
+        }
+    }
+
     /// Whether something is left that must not run beside others, of what is meant.
     pub fn left(&self, is_meant: impl Fn(&Record) -> bool) -> bool {
         self.left_any(|record| !record.overlaps && is_meant(record))
+    }
+
+    /// Whether one of these processes is of what the master had started, or the leader of a session of it.
+    pub fn had_started(&self, processes: &[Pid]) -> bool {
+        let records = self.table.records();
+        let mut records = records.iter().map(|(_, record)| record);
+        records.any(|record| match record.leader {
+            Some(leader) => processes.contains(&leader.pid),
+            None => processes.iter().any(|pid| ending::is_in_app(*pid, record)),
+        })
     }
 
     /// Whether anything is left of what is meant.

@@ -1,6 +1,7 @@
 //! Sockets: what accepts, and what bytes go through.
 
 pub mod descriptors;
+pub(crate) mod lane;
 pub(crate) mod listener;
 pub(crate) mod multiplex;
 pub(crate) mod plain;

@@ -36,6 +36,7 @@ mod drive;
 mod ending;
 pub(crate) mod engine;
 pub(crate) mod handler;
+mod lanes;
 mod lingering;
 pub(crate) mod multiplexed;
 mod refusals;
@@ -306,10 +307,13 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         let mut steps = drive::STEPS;
         loop {
             match self.core.turn(key, &mut client, &mut steps) {
-                Turn::Ready if client.link.is_front && client.link.transport.is_over() => {
-                    // It was taken back, and is somebody else's now. If the front has not seen that it was unread, this tells it.
-                    let _ = client.link.transport.write(&[NOT_BEGUN], false);
-                    return self.core.close(key, client);
+                Turn::Ready if client.link.is_front => {
+                    let Some(begun) = self.core.begin_for_front(key, client) else {
+                        return;
+                    };
+                    // What was sent ahead on a lane goes out together. The front sees to it that this is little.
+                    steps = drive::STEPS;
+                    client = self.dispatch(key, begun);
                 }
                 Turn::Ready => client = self.dispatch(key, client),
                 Turn::Ask if E::SERVES => client = self.ask(key, client),

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use super::workers::App;
-use super::world::{Killed, Left, World};
+use super::world::{Killed, Left, NotOpened, World};
 use super::{Master, report};
-use crate::release::Name;
+use crate::release::{Fact, Generation, Name};
 use crate::supervisor::Event;
 
 /// How often to look what is left. No event tells it.
@@ -124,12 +124,39 @@ impl<W: World> Master<W> {
             }
         }
         self.run_deferred();
+        self.postpone_all();
+    }
+
+    /// Another release is requested during the first one: it need not wait for the apps that wait.
+    fn postpone_all(&mut self) {
+        let candidate = self.release.candidate();
+        let is_wanted = self.release.is_wanted() && self.release.current().is_none();
+        let Some(generation) = candidate.filter(|_| is_wanted) else {
+            return;
+        };
+        for (name, app) in &self.workers.apps {
+            if app.waits.is_some() && app.supervisor.generation().is_none() {
+                let fact = Fact::Postponed(name.clone(), generation);
+                self.turn.queue_fact(fact);
+            }
+        }
+    }
+
+    /// Makes the first generation the one of an app that waits, without proof.
+    pub(super) fn postpone(&mut self, generation: Generation, name: &Name) {
+        let app = self.workers.apps.get(name);
+        let plan = app.and_then(|app| app.plans.get(&generation));
+        if let Some(policy) = plan.map(|plan| plan.policy.clone()) {
+            info!("app={name}: what was requested meanwhile does not wait for it");
+            let installation = Event::Install(generation, policy);
+            self.turn.queue_event(name, installation);
+        }
     }
 
     /// An earlier master that has left something that is in the way of this app.
     fn in_the_way(&mut self, name: &Name) -> Option<Killed> {
         let world = &mut self.turn.world;
-        let any = world.earlier_left(&Left::Anything)?;
+        world.earlier_left(&Left::Anything)?;
         let app = self.workers.apps.get(name).filter(|app| !app.removed)?;
         let (&generation, plan) = app.plans.last_key_value()?;
         let candidate = self.preparation.candidate();
@@ -143,15 +170,14 @@ impl<W: World> Master<W> {
         if let Some(killed) = world.earlier_left(&left) {
             return Some(killed);
         }
-        // One that is not required tries it with each attempt.
-        let addresses = plan.sockets.iter().filter(|_| plan.required);
-        for (_, address) in addresses {
+        for (_, address) in &plan.sockets {
             match world.open_missing_listener(address, generation) {
                 Ok(true) => self.workers.opened.push(address.clone()),
                 Ok(false) => {}
-                Err(why) => {
+                Err(NotOpened { why, holders, .. }) => {
                     debug!("app={name}: {why}");
-                    return Some(any);
+                    // For a stranger nobody waits: the attempt to start a worker says who it is.
+                    return world.earlier_left(&Left::Holding(&holders));
                 }
             }
         }

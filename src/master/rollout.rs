@@ -45,6 +45,7 @@ impl<W: World> Master<W> {
                 turn.queue_event(&name, Event::Commit);
             }
             Action::Install(generation, name) => self.install(generation, &name),
+            Action::Postpone(generation, name) => self.postpone(generation, &name),
             Action::Remove(name) => {
                 if self
                     .release

@@ -585,7 +585,7 @@ impl World for System {
         &mut self,
         address: &Address,
         generation: Generation,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, NotOpened> {
         self.open_missing(address, generation)
     }
 

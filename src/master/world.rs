@@ -68,7 +68,7 @@ pub struct NotOpened {
     pub why: String,
     /// Its address.
     pub address: Address,
-    /// The leaders of the sessions of the processes that have its address, as far as they are known.
+    /// The processes that have its address and the leaders of their sessions, as far as they are known.
     pub holders: Vec<Pid>,
 }
 
@@ -143,8 +143,10 @@ impl std::fmt::Display for Start<'_> {
 /// What an earlier master may have left.
 #[derive(Clone, Copy)]
 pub enum Left<'a> {
-    /// Any process: it may hold an address.
+    /// Any process.
     Anything,
+    /// One of these processes, which have an address; any process if none of them is known.
+    Holding(&'a [Pid]),
     /// Processes of this app beside which no other one of it may run.
     Of(&'a Name),
     /// The same, for an app that may exist only once. It may have had another name then, which this plan does not run.
@@ -524,7 +526,7 @@ pub trait World {
         &mut self,
         address: &Address,
         generation: Generation,
-    ) -> Result<bool, String>;
+    ) -> Result<bool, NotOpened>;
 
     /// Closes these listeners, which no worker of this generation serves for now, as far as they can be opened again, and watches them
     /// no more. Returns those that were closed.

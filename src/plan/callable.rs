@@ -14,6 +14,18 @@ pub(super) fn check(name: &str) -> Result<(), String> {
             "must be \"MODULE:CALLABLE\", not {name:?} (write for example \"{example}\")"
         ))
     };
+    if is_address(name) {
+        return Err(format!(
+            "must be \"MODULE:CALLABLE\", and {name:?} is an address (write listen = [\"{name}\"], and for example wsgi = \"mysite.wsgi:application\")"
+        ));
+    }
+    let parts = name.split(':').next().unwrap_or_default().rsplit_once('.');
+    if let Some((project, "asgi")) = parts {
+        return Err(format!(
+            "must be a WSGI application, and the module of {name:?} is for ASGI (write \"{project}.wsgi:application\" if there is one, as in Django; otherwise \
+             run an ASGI server: command = [\"uvicorn\", \"--fd\", \"{{fd}}\", \"{project}.asgi:application\"] and ready = \"2s\")"
+        ));
+    }
     let Some((module, callable)) = name.split_once(':') else {
         return match is_module(name) && !name.ends_with(".py") && !ends_in_callable(name) {
             true => Ok(()),
@@ -32,10 +44,19 @@ pub(super) fn check(name: &str) -> Result<(), String> {
     {
         return wrong("mysite.wsgi:application\", or \"mysite:create_app()");
     }
-    if !is_module(module) {
+    if !is_module(module) || module.ends_with(".py") {
         return wrong(&format!("{}:{callable}", dotted(module)));
     }
     Ok(())
+}
+
+/// Whether it can only be meant as an address to listen on.
+fn is_address(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let has_port = text
+        .rsplit_once(':')
+        .is_some_and(|(_, port)| is_number(port));
+    has_port || text.starts_with("unix:")
 }
 
 /// Whether it can name a module: parts with dots in between.
@@ -98,6 +119,25 @@ mod tests {
     }
 
     #[test]
+    fn an_address_and_a_module_for_asgi_are_answered_with_the_line_to_write() {
+        for (name, written) in [
+            ("127.0.0.1:8000", "listen = [\"127.0.0.1:8000\"]"),
+            ("[::1]:8000", "listen = [\"[::1]:8000\"]"),
+            ("unix:/run/web.sock", "listen = [\"unix:/run/web.sock\"]"),
+            (
+                "mysite.asgi:application",
+                "write \"mysite.wsgi:application\"",
+            ),
+            ("mysite.asgi", "\"mysite.asgi:application\"] and ready"),
+        ] {
+            let complaint = check(name).expect_err(name);
+            assert!(complaint.contains(written), "{name}: {complaint}");
+        }
+        assert_eq!(check("asgi_to_wsgi:app"), Ok(()));
+        assert_eq!(check("asgi:app"), Ok(()), "only the start can tell");
+    }
+
+    #[test]
     fn what_is_neither_is_answered_with_what_to_write() {
         for (name, written) in [
             (
@@ -118,6 +158,8 @@ mod tests {
             ("create_app()", "\"mysite:create_app()\""),
             ("my app:x", "must be"),
             (".app:x", "\"app:x\""),
+            ("a.py:app", "\"a:app\""),
+            ("wsgi.py:application", "\"wsgi:application\""),
         ] {
             let complaint = check(name).expect_err(name);
             assert!(complaint.contains(written), "{name}: {complaint}");

@@ -53,6 +53,7 @@ fn facts() -> Vec<Fact> {
         Fact::Proven("old".into(), 2),
         Fact::RolledOut,
         Fact::Stuck,
+        Fact::Postponed(web(), 2),
         Fact::Stopping,
     ]
 }
@@ -108,6 +109,7 @@ fn step(mut release: Release, fact: Fact) -> String {
         Action::Displace(generation, app) => format!("displace {app} by {generation}"),
         Action::Commit(app) => format!("commit {app}"),
         Action::Install(generation, app) => format!("install {generation} in {app}"),
+        Action::Postpone(generation, app) => format!("postpone {generation} of {app}"),
         Action::Remove(app) => format!("remove {app}"),
         Action::RollBack(app) => format!("roll back {app}"),
         Action::TakeOver(generation) => format!("take over {generation}"),
@@ -126,13 +128,14 @@ fn step(mut release: Release, fact: Fact) -> String {
 fn each_pair_of_state_and_fact_is_decided() {
     let both = proving(2, &["new", "web"], &["new", "web"]);
     let last = proving(2, &["new", "web"], &["web"]);
-    let table: [(State, [&str; 10]); 7] = [
+    let table: [(State, [&str; 11]); 7] = [
         (
             State::Idle,
             [
                 "preparing [prepare]",
                 "idle [discard]",
                 "idle [discard]",
+                "idle []",
                 "idle []",
                 "idle []",
                 "idle []",
@@ -154,6 +157,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "preparing []",
                 "preparing []",
                 "preparing []",
+                "preparing []",
                 "stopped [abandon]",
             ],
         ),
@@ -166,6 +170,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "proving 2 (new+web) with a reason []",
                 "proving 2 (new) []",
                 "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
+                "proving 2 (new+web) []",
                 "proving 2 (new+web) []",
                 "proving 2 (new+web) []",
                 "proving 2 (new+web) []",
@@ -184,6 +189,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "proving 2 (web) []",
                 "proving 2 (web) []",
                 "proving 2 (web) []",
+                "proving 2 (web) []",
                 "stopped [discard]",
             ],
         ),
@@ -197,6 +203,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "proving 2 (old) []",
                 "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
                 "proving 2 (web) [propose 2 to 1]",
+                "proving 2 (old) []",
                 "proving 2 (old) []",
                 "proving 2 (old) []",
                 "stopped [discard]",
@@ -214,6 +221,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "rolling out 1 []",
                 "idle [done 1]",
                 "rolling out 1 []",
+                "rolling out 1 []",
                 "stopped []",
             ],
         ),
@@ -223,6 +231,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "stopped []",
                 "stopped [discard]",
                 "stopped [discard]",
+                "stopped []",
                 "stopped []",
                 "stopped []",
                 "stopped []",
@@ -265,6 +274,40 @@ fn a_first_start_keeps_nothing_and_does_not_wait_for_other_apps() {
     assert_eq!(
         step(last, Fact::Proven(web(), 1)),
         "rolling out 1 [commit web, take over 1]"
+    );
+}
+
+#[test]
+fn what_is_requested_during_a_first_start_does_not_wait_for_what_cannot_start_yet() {
+    let first = |again| Release {
+        current: None,
+        again,
+        ..running(proving(1, &["queue", "web"], &["queue", "web"]))
+    };
+    let postponed = || Fact::Postponed(web(), 1);
+    let nothing = "proving 1 (queue+web) []";
+    assert_eq!(step(first(false), postponed()), nothing);
+    assert_eq!(
+        step(first(true), postponed()),
+        "proving 1 (queue), again [postpone 1 of web]"
+    );
+    let mut release = first(true);
+    let _ = release.handle(Fact::Proven("queue".into(), 1));
+    assert_eq!(
+        step(release.clone(), postponed()),
+        "rolling out 1, again [postpone 1 of web, take over 1]"
+    );
+    let _ = release.handle(postponed());
+    assert_eq!(step(release, Fact::Stuck), "preparing [prepare]");
+    // Another one is started when it is proven.
+    let mut release = first(true);
+    if let State::Proving { parts, waiting, .. } = &mut release.state {
+        parts.insert("late".into(), after(&["web"]));
+        waiting.insert("late".into());
+    }
+    assert_eq!(
+        step(release, postponed()),
+        "proving 1 (queue+web), again []"
     );
 }
 
@@ -505,6 +548,7 @@ fn every_walk_keeps_the_transaction_whole() {
             Fact::Failed(web(), generation),
             Fact::RolledOut,
             Fact::Stuck,
+            Fact::Postponed(web(), generation),
             Fact::Stopping,
         ];
         for fact in facts {
@@ -562,7 +606,8 @@ impl Walk {
             }
             Action::Propose(generation, _)
             | Action::Displace(generation, _)
-            | Action::Install(generation, _) => {
+            | Action::Install(generation, _)
+            | Action::Postpone(generation, _) => {
                 let begins = self.preparing && self.proposed.is_none();
                 assert!(begins || self.proposed == Some(*generation));
                 (self.preparing, self.proposed) = (false, Some(*generation));

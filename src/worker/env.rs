@@ -52,6 +52,9 @@ pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
 /// Descriptor of the socket on which a front worker gets its [`crate::updates`], decimal.
 pub const UPDATES_FD: &str = "PREFORKD_UPDATES_FD";
 
+/// Descriptor of an eventfd(2) that all workers of the front have, and by which they wake each other, decimal. Nobody reads it.
+pub const WAKE_FD: &str = "PREFORKD_WAKE_FD";
+
 /// Descriptor of a listener that only this worker has, and at which only the front can connect, decimal. A worker of a template gets its
 /// own with the order ([`crate::messages::Fork`]).
 pub const OWN_FD: &str = "PREFORKD_OWN_FD";
@@ -63,7 +66,7 @@ pub const FRONT_LISTENER: &str = "front";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 19] = [
+pub const PRIVATE: [&str; 20] = [
     CONTRACT,
     MASTER,
     KIND,
@@ -83,6 +86,7 @@ pub const PRIVATE: [&str; 19] = [
     FRONT_FD,
     OWN_FD,
     UPDATES_FD,
+    WAKE_FD,
 ];
 
 /// Whether the master sets a variable for its workers.
@@ -128,6 +132,8 @@ pub struct Environment {
     pub own_fd: Option<i32>,
     /// Descriptor of the socket of its updates.
     pub updates_fd: Option<i32>,
+    /// Descriptor by which workers of the front wake each other.
+    pub wake_fd: Option<i32>,
 }
 
 /// A variable with an invalid value.
@@ -199,6 +205,7 @@ impl Environment {
             front_fd: number(&get, FRONT_FD)?,
             own_fd: number(&get, OWN_FD)?,
             updates_fd: number(&get, UPDATES_FD)?,
+            wake_fd: number(&get, WAKE_FD)?,
         })
     }
 }

@@ -9,7 +9,7 @@
 //! [`version`] is the record by which the files of one release are known.
 //!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
-//! (sends datagrams), [`socket`] (asks the kernel), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
+//! (sends datagrams), [`lane`] (shares memory between a worker of the front and another one), [`socket`] (asks the kernel), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
 #![deny(unsafe_code)]
 
 pub mod access_format;
@@ -20,6 +20,7 @@ pub mod counters;
 pub mod env;
 pub mod front;
 pub mod gauges;
+pub mod lane;
 pub mod layers;
 pub mod logger;
 pub mod messages;

@@ -38,6 +38,8 @@ pub struct Passed {
     pub own: Option<usize>,
     /// The socket of its updates.
     pub updates: Option<OwnedFd>,
+    /// By which workers of the front wake each other.
+    pub wake: Option<OwnedFd>,
 }
 
 impl Passed {
@@ -71,6 +73,7 @@ impl Passed {
             front: environment.front_fd.map(adopt).transpose()?,
             own: None,
             updates: environment.updates_fd.map(adopt).transpose()?,
+            wake: environment.wake_fd.map(adopt).transpose()?,
             environment,
         };
         if let Some(own) = own {

@@ -16,6 +16,7 @@
 //! | 768..4864 | the key of each place, 0 if it is free |
 //! | then 4096 for each part | the requests that run, or the connections that are open, at each place |
 
+use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub use crate::connections::{PARTS, listed};
@@ -32,6 +33,8 @@ pub const WORDS: usize = COUNTS + PARTS * PLACES;
 
 /// No more than this is believed of one place.
 const MANY: u64 = 1_000_000;
+/// How often a worker tries to take what several want at the same moment.
+const ATTEMPTS: u32 = 6;
 
 /// One request that has changed to another protocol.
 const SWITCHED: u64 = 1 << 32;
@@ -101,6 +104,33 @@ pub struct Running {
     own: usize,
 }
 
+/// The requests that wait for one upstream, by all workers of the front.
+#[derive(Debug, Clone, Copy)]
+pub struct Queue {
+    number: Place,
+    since: Place,
+}
+
+/// What waits at the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited {
+    /// So many requests.
+    pub number: u64,
+    /// The first of them since then, in nanoseconds of the clock that only goes forward; [`u64::MAX`] if there is none.
+    pub since: u64,
+}
+
+/// Whether there was room for one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It counts.
+    Taken,
+    /// There are as many as there may be.
+    Full,
+    /// Others have asked at the same moment, and it does not count. It may be that none of them has taken the room.
+    Contended,
+}
+
 /// One place.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
@@ -146,6 +176,68 @@ impl Running {
         })?;
         Some(Place { of: self, number })
     }
+
+    /// The queue of an app; none if all places are taken.
+    pub fn queue(self, app: &str) -> Option<Queue> {
+        let number = self.place("waiting", app)?;
+        let since = self.place("since", app)?;
+        Some(Queue { number, since })
+    }
+
+    /// The parts of the others that live.
+    fn others(self) -> impl Iterator<Item = usize> {
+        let listed = self.words[LISTED].load(Ordering::Relaxed).min(PARTS as u64);
+        let listed = usize::try_from(listed).unwrap_or_default();
+        let others = (0..listed).filter(move |part| *part != self.own);
+        others.filter(move |part| self.words[*part].load(Ordering::Acquire) != 0)
+    }
+
+    /// Whether no other worker lives. One that begins at the same moment may not be seen.
+    fn is_alone(self) -> bool {
+        self.others().next().is_none()
+    }
+}
+
+impl Queue {
+    /// So many requests wait at this worker, the first of them since then. Who does not find room after that is woken when there is.
+    pub fn tell(&self, number: u64, since: u64) {
+        let of = self.number.of;
+        self.since.word(of.own).store(since, Ordering::Relaxed);
+        self.number.word(of.own).store(number, Ordering::Relaxed);
+        if number > 0 && !of.is_alone() {
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Whether there is no other worker.
+    pub fn is_alone(&self) -> bool {
+        self.number.of.is_alone()
+    }
+
+    /// Whether something waits at others, also if they have just said so: to be asked when there may be room.
+    pub fn is_awaited(&self) -> bool {
+        if self.is_alone() {
+            return false;
+        }
+        fence(Ordering::SeqCst);
+        self.others().number > 0
+    }
+
+    /// What waits at others.
+    pub fn others(&self) -> Awaited {
+        let mut all = Awaited {
+            number: 0,
+            since: u64::MAX,
+        };
+        for part in self.number.of.others() {
+            let number = self.number.word(part).load(Ordering::Relaxed).min(MANY);
+            if number > 0 {
+                all.number += number;
+                all.since = all.since.min(self.since.word(part).load(Ordering::Relaxed));
+            }
+        }
+        all
+    }
 }
 
 impl Place {
@@ -168,33 +260,41 @@ impl Place {
 
     /// The requests that the others have sent there.
     pub fn others(&self) -> usize {
-        let words = self.of.words;
-        let listed = words[LISTED].load(Ordering::Relaxed).min(PARTS as u64);
-        let listed = usize::try_from(listed).unwrap_or_default();
-        let others = (0..listed).filter(|part| *part != self.of.own);
-        let alive = others.filter(|part| words[*part].load(Ordering::Acquire) != 0);
-        let sent = alive.map(|part| running(self.word(part).load(Ordering::Relaxed)));
+        let sent = self.of.others();
+        let sent = sent.map(|part| running(self.word(part).load(Ordering::Relaxed)));
         usize::try_from(sent.sum::<u64>()).unwrap_or(usize::MAX)
     }
 
-    /// One more of this worker, unless all workers together have so many already; whether it counts. It ends as others do.
+    /// One more of this worker, unless all workers together have so many already. It ends as others do.
     ///
     /// Two workers may do this at once. Each counts first and adds up then, so there are never more, and it may be that neither takes the
     /// last one.
-    pub fn take(&self, most: u64) -> bool {
-        self.begin();
-        // What another one has counted before its fence is seen behind this one, or the other way round.
-        fence(Ordering::SeqCst);
-        let is_taken = self.all() <= most;
-        if !is_taken {
-            self.end();
+    pub fn take(&self, most: u64) -> Claim {
+        if self.all() >= most {
+            return Claim::Full;
         }
-        is_taken
+        for attempt in 0..ATTEMPTS {
+            self.begin();
+            if self.of.is_alone() {
+                return Claim::Taken;
+            }
+            // What another one has counted before its fence is seen behind this one, or the other way round.
+            fence(Ordering::SeqCst);
+            if self.all() <= most {
+                return Claim::Taken;
+            }
+            self.end();
+            // Not all at the same moment again.
+            for _ in 0..(self.of.own + 1) << attempt {
+                spin_loop();
+            }
+        }
+        Claim::Contended
     }
 
     /// Those of all workers.
     pub fn all(&self) -> u64 {
-        let own = self.word(self.of.own).load(Ordering::Relaxed);
+        let own = running(self.word(self.of.own).load(Ordering::Relaxed));
         own.saturating_add(self.others() as u64)
     }
 
@@ -254,10 +354,14 @@ mod tests {
         let places: Vec<_> = (0..4)
             .map(|record| begin(record).place("site", "shop").expect("room"))
             .collect();
-        assert!(places[0].take(2) && places[1].take(2) && !places[2].take(2));
+        let takes = |n: usize| places[n].take(2);
+        assert_eq!(
+            [0, 1, 2].map(takes),
+            [Claim::Taken, Claim::Taken, Claim::Full]
+        );
         assert_eq!(places[3].all(), 2);
         places[0].end();
-        assert!(places[2].take(2) && !places[2].take(2));
+        assert_eq!([2, 2].map(takes), [Claim::Taken, Claim::Full]);
         // One is reaped.
         words[1].store(0, Ordering::Relaxed);
         assert_eq!(places[0].all(), 1);
@@ -271,10 +375,14 @@ mod tests {
                     let (taken, begin) = (&taken, &begin);
                     scope.spawn(move || {
                         begin.wait();
-                        let took = (0..10).filter(|_| place.take(10)).count();
+                        let take = || std::iter::repeat_with(|| place.take(10));
+                        let end = |claim: &Claim| *claim != Claim::Contended;
+                        let took = (0..10).filter(|_| take().find(end) == Some(Claim::Taken));
+                        let took = took.count();
                         taken.fetch_add(took as u64, Ordering::SeqCst);
                         begin.wait();
-                        assert!(taken.load(Ordering::SeqCst) <= 10);
+                        // All of them are taken: who has asked at the same moment has tried again.
+                        assert_eq!(taken.load(Ordering::SeqCst), 10);
                         begin.wait();
                         (0..took).for_each(|_| place.end());
                     });
@@ -311,6 +419,31 @@ mod tests {
         assert_eq!((noted(7, "unix:1"), at.others()), (seen(5, 0), 0));
         Running::begin(words, 3, 7).expect("a part");
         assert_eq!(noted(7, "unix:1"), seen(0, 0));
+    }
+
+    #[test]
+    fn each_knows_what_waits_at_the_others_as_long_as_they_live() {
+        let words = memory();
+        let queue = |record: u32, app: &str| {
+            let part = Running::begin(words, record, 7).expect("a part");
+            part.queue(app).expect("room")
+        };
+        let alone = queue(3, "app=web");
+        alone.tell(1, 9);
+        assert!(alone.is_alone() && !alone.is_awaited());
+        let others = [1, 2].map(|record| queue(record, "app=web"));
+        let of_another_app = queue(0, "app=api");
+        assert!(others[0].is_awaited() && !alone.is_awaited());
+        others[0].tell(2, 7);
+        let awaited = |queue: Queue| (queue.others().number, queue.others().since);
+        assert_eq!(awaited(alone), (2, 7));
+        assert_eq!(awaited(others[0]), (1, 9));
+        assert_eq!(awaited(others[1]), (3, 7));
+        assert_eq!(awaited(of_another_app), (0, u64::MAX));
+        words[1].store(0, Ordering::Relaxed);
+        assert_eq!(awaited(others[1]), (1, 9));
+        alone.tell(0, u64::MAX);
+        assert!(!others[1].is_awaited());
     }
 
     #[test]

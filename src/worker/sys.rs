@@ -1,12 +1,13 @@
-//! What has no safe form in a worker of ours: adopting descriptors, mapping the scoreboard and what lies behind it, and looking how much of
-//! what was sent is unread.
+//! What has no safe form in a worker of ours: adopting descriptors, mapping the scoreboard and what lies behind it and other shared memory,
+//! and looking how much of what was sent is unread.
 //!
 //! Other files are safe code, so each function here sees to its preconditions itself.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
@@ -15,7 +16,7 @@ use std::sync::atomic::AtomicU64;
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::ioctl::{Getter, Opcode, ioctl};
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::scoreboard::{
     CONNECTIONS_BY_CLIENT, COUNTERS, PURGES, RECORD_BYTES, RECORD_WORDS, RECORDS, RUNNING,
@@ -124,13 +125,67 @@ pub(crate) fn map_purges(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
     map(memory, PURGES, purges::WORDS, "numbers of what was purged")
 }
 
-/// Maps so many words from a place on, which is a multiple of 8.
+/// Words of a memory file, from its beginning on, that are mapped as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Words {
+    address: *mut c_void,
+    words: usize,
+}
+
+// SAFETY: the memory belongs to the process and not to a thread, and is used as atomic words only.
+unsafe impl Send for Words {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Words {}
+
+impl Words {
+    /// Maps so many words.
+    ///
+    /// # Errors
+    /// As those of [`map_record`].
+    pub fn map(memory: &OwnedFd, words: usize) -> io::Result<Self> {
+        let address = new_mapping(memory, 0, words, "words")?.cast_mut().cast();
+        Ok(Self { address, words })
+    }
+}
+
+impl Deref for Words {
+    type Target = [AtomicU64];
+
+    fn deref(&self) -> &[AtomicU64] {
+        // SAFETY: the words lie within the mapping (`new_mapping`), which lasts as long as the borrow of `self`. AtomicU64 is valid for
+        // all bits and for memory that other processes read and write.
+        unsafe { std::slice::from_raw_parts(self.address.cast(), self.words) }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // SAFETY: the mapping begins here and has this size. Nothing borrows from it any more, as `deref` borrows `self`.
+        let _ = unsafe { munmap(self.address, self.words * size_of::<AtomicU64>()) };
+    }
+}
+
+/// Maps so many words from a place on, which is a multiple of 8, for the rest of the process.
 fn map(
     memory: &OwnedFd,
     offset: u64,
     words: usize,
     what: &str,
 ) -> io::Result<&'static [AtomicU64]> {
+    let address = new_mapping(memory, offset, words, what)?;
+    // SAFETY: the words lie within the mapping (`new_mapping`). It is never unmapped, hence 'static. AtomicU64 is valid for all bits and
+    // for memory that other processes read and write.
+    Ok(unsafe { std::slice::from_raw_parts(address, words) })
+}
+
+/// Makes a mapping with so many words of the file, from a place on that is a multiple of 8; the address of the first. All of them lie within it,
+/// and within the file.
+fn new_mapping(
+    memory: &OwnedFd,
+    offset: u64,
+    words: usize,
+    what: &str,
+) -> io::Result<*const AtomicU64> {
     // Without the seals another process could cut the memory off under the mapping, and an access would be SIGBUS.
     let sealed = SealFlags::SHRINK | SealFlags::GROW;
     if !fcntl_get_seals(memory)?.contains(sealed) {
@@ -152,8 +207,7 @@ fn map(
     let anywhere = ptr::null_mut();
     // SAFETY: a new shared mapping at a place that the kernel chooses; no existing memory is touched.
     let address = unsafe { mmap(anywhere, size, protection, MapFlags::SHARED, memory, start) }?;
-    // SAFETY: the words lie within the mapping, which begins `before` bytes before them, and within the file, whose size was
-    // checked and is sealed. It is never unmapped, hence 'static. They are aligned to 8 bytes, as the offset and the page are,
-    // and AtomicU64 is valid for all bits and for memory that other processes read and write.
-    Ok(unsafe { std::slice::from_raw_parts(address.byte_add(before).cast::<AtomicU64>(), words) })
+    // SAFETY: the words begin `before` bytes behind the start of the mapping, which was made larger by that. The size of the file was checked and
+    // is sealed. They are aligned to 8 bytes, as the offset and the page are.
+    Ok(unsafe { address.byte_add(before) }.cast_const().cast())
 }

@@ -46,6 +46,9 @@ fn main() {
     if let Some(address) = behaviour.strip_prefix("serve ") {
         return serve(address);
     }
+    // A port of its own.
+    let address = behaviour.strip_prefix("bind ");
+    let _bound = address.map(|address| std::net::TcpListener::bind(address).expect("it is free"));
     let (mut term, mut abort) = (caught(SIGTERM), caught(SIGABRT));
     tell("started");
     if let Some(status) = behaviour.strip_prefix("exit ") {
@@ -96,7 +99,7 @@ fn main() {
         for (signal, status, name) in [(&mut term, 0, "term"), (&mut abort, 134, "abrt")] {
             if signal.read(&mut [0; 8]).is_ok() {
                 tell(name);
-                if behaviour != "ignore-signals" {
+                if behaviour != "ignore-signals" && address.is_none() {
                     std::process::exit(status);
                 }
             }

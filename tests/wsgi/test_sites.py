@@ -5,13 +5,16 @@
 import http.client
 import json
 import os
+import pathlib
 import select
+import signal
+import subprocess
 import threading
 import time
 import unittest
 
 from test_life import GUARD, Life
-from harness import Preforkd
+from harness import PREFORKD, Preforkd
 
 
 class BehindSite(Preforkd):
@@ -136,6 +139,64 @@ class Sites(Life):
         server.expect("too many requests wait for it; answering 503")
         server.finish()
 
+    def front_of(self, connection):
+        """The worker of the front that has accepted a connection, by the socket that is its other end."""
+        near, far = connection.sock.getpeername()[1], connection.sock.getsockname()[1]
+        rows = [row.split() for row in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        socket = next(row[9] for row in rows if (row[1], row[2]) == (f"0100007F:{near:04X}", f"0100007F:{far:04X}"))
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if any(os.readlink(fd) == f"socket:[{socket}]" for fd in (process / "fd").iterdir()):
+                    return int(process.name)
+            except OSError:
+                pass  # It has ended, is not ours, or has closed a descriptor.
+        raise AssertionError("nobody has it")
+
+    def refuse(self, server, connection):
+        """When a request waits, there is no room for another one, which comes over this connection."""
+        command = [PREFORKD, "-c", server.config, "metrics"]
+        while b'preforkd_upstream_queue_length{upstream="demo"} 1\n' not in subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=GUARD).stdout:
+            pass
+        connection.request("POST", "/", b"x")
+        response = connection.getresponse()
+        response.read()
+        self.assertEqual((response.status, response.getheader("Retry-After")), (503, "1"))
+
+    def test_all_workers_of_the_front_have_one_queue_and_one_place_for_each_thread(self):
+        server = self.launch(kind=Whole, fronts=2, queue={"length": 1, "timeout": "60s"}).ready()
+        server.expect("too many requests wait for it; answering 503")
+        by_front = {}
+        while len(by_front) < 2 or min(map(len, by_front.values())) < 2:
+            connection = self.connect(server)
+            self.ask_on(connection)
+            by_front.setdefault(self.front_of(connection), []).append(connection)
+        ((_, (first, spare, *_)), (killed, (other, *_))) = by_front.items()
+        first.request("GET", "/held")
+        held = first.getresponse()
+        held.readline()
+        # It waits, as the other worker of the front has the only place, and the queue is full for that one too.
+        left = self.folder / "gate-left"
+        os.mkfifo(left)
+        gate = os.open(left, os.O_RDWR)
+        other.request("POST", "/held/left", b"x")
+        self.refuse(server, spare)
+        self.release("end")
+        self.assertEqual(held.read(), b"end")
+        files = pathlib.Path("/proc") / str(json.loads(other.getresponse().readline())["pid"]) / "fd"
+        # The other way round; and the worker that has the place is killed.
+        first.request("POST", "/held", b"x")
+        self.refuse(server, spare)
+        while not any(os.readlink(fd) == str(left) for fd in files.iterdir()):
+            pass
+        os.kill(killed, signal.SIGKILL)
+        server.expect("killed by SIGKILL")
+        os.close(gate)
+        response = first.getresponse()
+        response.readline()
+        self.release("end")
+        self.assertEqual(response.read(), b"end")
+        server.finish()
+
     def test_a_deploy_under_load_loses_no_request(self):
         for fronts in (1, 2):
             with self.subTest(fronts=fronts):
@@ -202,7 +263,7 @@ class Whole(Preforkd):
     def configure(self, **app):
         app.pop("listen")
         super().configure(**app)
-        site = f'[site.demo]\nlisten = "fd:web"\napp = "demo"\n[front]\nworkers = {self.fronts}\n'
+        site = f'[site.demo]\nlisten = "fd:web"\napp = "demo"\n[front]\nworkers = {self.fronts}\n[master]\ncontrol = "control"\n'
         self.config.write_text(self.config.read_text() + site)
 
 

@@ -59,7 +59,7 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, R
         Reason {
             text: explain(errno, holder.as_ref()),
             errno: Some(errno),
-            holders: holder.map(|holder| holder.sessions).unwrap_or_default(),
+            holders: holder.map(|holder| holder.processes).unwrap_or_default(),
         }
     })
 }

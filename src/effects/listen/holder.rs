@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
 
 use nix::unistd::{Pid, getsid};
 use preforkd_worker::env;
@@ -31,8 +30,8 @@ struct Socket {
 pub(super) struct Holder {
     /// For a message.
     pub(super) text: String,
-    /// The leaders of the sessions of its processes.
-    pub(super) sessions: Vec<Pid>,
+    /// Its processes, and the leaders of their sessions.
+    pub(super) processes: Vec<Pid>,
 }
 
 /// Finds who listens on an address so that it cannot be bound.
@@ -72,9 +71,11 @@ pub(super) fn find(wanted: SocketAddr) -> Option<Holder> {
             )
         }
     };
-    let session = |pid: u32| getsid(Some(Pid::from_raw(pid.try_into().ok()?))).ok();
-    let sessions = owners.into_iter().filter_map(session).collect();
-    Some(Holder { text, sessions })
+    let owners = owners.into_iter().filter_map(|pid| pid.try_into().ok());
+    let owners: Vec<Pid> = owners.map(Pid::from_raw).collect();
+    let sessions = owners.iter().filter_map(|pid| getsid(Some(*pid)).ok());
+    let processes = sessions.chain(owners.iter().copied()).collect();
+    Some(Holder { text, processes })
 }
 
 fn table(path: &str) -> String {
@@ -127,34 +128,23 @@ fn owners(inodes: &HashSet<u64>) -> Vec<u32> {
     let (mut found, mut left) = (Vec::new(), MAX_DESCRIPTORS);
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
-        let Some(pid) = process
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-        else {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let descriptors = std::fs::read_dir(process.path().join("fd"));
-        for descriptor in descriptors.into_iter().flatten().flatten() {
+        for socket in process::sockets(Pid::from_raw(pid)) {
             if left == 0 {
                 return found;
             }
             left -= 1;
-            let is_it = |to: &Path| socket(to).is_some_and(|inode| inodes.contains(&inode));
-            if descriptor.path().read_link().is_ok_and(|to| is_it(&to)) {
-                found.push(pid);
+            if socket.is_some_and(|inode| inodes.contains(&inode)) {
+                found.push(pid as u32);
                 break;
             }
         }
     }
     found.sort_unstable();
     found
-}
-
-/// The inode of a socket, by the link of its descriptor: `socket:[4711]`.
-fn socket(link: &Path) -> Option<u64> {
-    let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
-    inode.parse().ok()
 }
 
 /// The name of a program, for messages: a process can have any.
@@ -224,9 +214,9 @@ mod tests {
         let address = socket.local_addr().expect("bound");
         let Holder {
             text: said,
-            sessions,
+            processes,
         } = find(address).expect("it is in use");
-        assert_eq!(sessions, [getsid(None).expect("ours")]);
+        assert_eq!(processes, [getsid(None).expect("ours"), Pid::this()]);
         assert!(
             said.contains(&format!("by this preforkd, which listens on {address}")),
             "{said}"

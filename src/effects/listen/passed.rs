@@ -24,15 +24,9 @@ impl Passed {
     /// A socket that the environment names was not passed.
     pub(super) fn all() -> io::Result<Vec<Self>> {
         let names = passed(|name| std::env::var(name).ok(), std::process::id());
-        let all = names.zip(FIRST_LISTENER..).map(|(name, fd)| {
-            let socket = sys::adopt(fd)?;
-            let address = local_address(&socket);
-            Ok(Self {
-                name,
-                socket,
-                address,
-            })
-        });
+        let all = names
+            .zip(FIRST_LISTENER..)
+            .map(|(name, fd)| Ok(Self::named(&name, sys::adopt(fd)?)));
         all.collect()
     }
 
@@ -88,8 +82,7 @@ impl Passed {
         self.copy().map_err(|error| error.to_string())
     }
 
-    /// A socket of this name, for tests.
-    #[cfg(test)]
+    /// A socket that was passed in another way, with this name.
     pub(super) fn named(name: &str, socket: OwnedFd) -> Self {
         Self {
             name: name.to_owned(),

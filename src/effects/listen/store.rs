@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use log::{info, warn};
 use nix::sys::socket::{self, sockopt};
@@ -170,6 +170,55 @@ impl Listeners {
                 None => self.discard(&kept),
             }
         }
+    }
+
+    /// Takes over the listeners of a master that was killed, which its guard has kept under these names, as far as they are wanted. The
+    /// others listen no more, so that their addresses can be bound, and nobody waits there.
+    pub fn take_over(&mut self, left: Vec<(String, OwnedFd)>, wanted: &[Listener]) {
+        for (name, socket) in left {
+            let left = Passed::named(&name, socket);
+            let of = number(left.socket()).ok();
+            let is_same = |socket: &OwnedFd| number(socket).ok() == of;
+            let mut open = self.open.values().flatten();
+            // The init system has kept it, or has bound it.
+            if open.any(|open| open.sockets.iter().any(is_same))
+                || self.passed.iter().any(|passed| is_same(passed.socket()))
+            {
+                continue;
+            }
+            let wanted = wanted.iter().find(|wanted| {
+                let address = &wanted.address;
+                let is_free = !self.open.contains_key(address);
+                is_free && left.serves(address) && !self.passed.iter().any(|p| p.serves(address))
+            });
+            match wanted.map(|wanted| Open::take_back(wanted, &left)) {
+                Some(Ok(open)) => {
+                    let address = open.wanted.address.clone();
+                    info!("{address}: took over the socket of the previous master");
+                    self.open.insert(address, vec![open]);
+                    continue;
+                }
+                Some(Err(reason)) => warn!(
+                    "{}: cannot take over the socket of the previous master: {reason}; binding a new one",
+                    left.shown()
+                ),
+                None => {}
+            }
+            let _ = socket::shutdown(left.socket().as_raw_fd(), socket::Shutdown::Read);
+        }
+    }
+
+    /// The listeners that the next master is to get if this one is killed, with their names and numbers. At the path of a unix socket it
+    /// binds a new one.
+    pub fn left_by_death(&self) -> Vec<(String, u64, BorrowedFd<'_>)> {
+        let serving = self.open.values().filter_map(|all| all.first());
+        let serving = serving.filter(|open| !open.is_proposed && !open.refuses);
+        let serving = serving.filter(|open| matches!(open.wanted.address, Address::Tcp(_)));
+        let left = serving.filter_map(|open| {
+            let socket = open.sockets.first()?;
+            Some((open.name_in_store()?, number(socket).ok()?, socket.as_fd()))
+        });
+        left.collect()
     }
 
     /// Ends a socket that was kept and is not wanted any more, and removes its file. The init system has it open until it has read

@@ -11,6 +11,7 @@ use common::*;
 use preforkd_front::upstream::address::Address;
 use preforkd_http::NOT_BEGUN;
 use preforkd_worker::running::{self, Running};
+use rustix::event::{EventfdFlags, eventfd};
 
 /// How long a worker waits for a request that may have gone elsewhere.
 const ELSEWHERE: Duration = Duration::from_secs(2);
@@ -152,6 +153,53 @@ fn a_request_goes_to_the_worker_that_has_fewest_of_all_workers_of_the_front() {
     let (mut one, _) = listeners[0].accept().unwrap();
     head(&mut one);
     head(&mut worker);
+}
+
+#[test]
+fn a_request_waits_for_a_worker_that_another_worker_of_the_front_keeps_busy() {
+    let words: Vec<_> = (0..running::WORDS).map(|_| AtomicU64::new(0)).collect();
+    let words: &'static [AtomicU64] = words.leak();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("worker");
+    let listener = UnixListener::bind(&path).unwrap();
+    let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+    let [first, second] = [0, 1].map(|record| {
+        let options = Options {
+            running: Running::begin(words, record, 1),
+            wake: Some(wake.try_clone().unwrap()),
+            ..Options::default()
+        };
+        front_with(vec![Address::Unix(path.clone())], options, |settings| {
+            (settings.is_told, settings.limits.most_running) = (true, 1);
+            settings.limits.queue_length = 1;
+        })
+    });
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx";
+    let mut one = first.send(post);
+    let (mut busy, _) = listener.accept().unwrap();
+    head(&mut busy);
+    let mut other = second.send(post);
+    // It waits, and the queue is full, wherever the next one comes.
+    for front in [&second, &first] {
+        let refused = front.send(post).message();
+        assert!(refused.starts_with("HTTP/1.1 503 "), "{refused}");
+    }
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "nothing was sent");
+    let mut count = [0; 8];
+    assert!(
+        rustix::io::read(&wake, &mut count).is_err(),
+        "nobody waited"
+    );
+    busy.write_all(OK.as_bytes()).unwrap();
+    assert_eq!(one.message(), OK_SEEN);
+    listener.set_nonblocking(false).unwrap();
+    let (mut next, _) = listener.accept().unwrap();
+    next.set_nonblocking(false).unwrap();
+    head(&mut next);
+    assert_eq!(rustix::io::read(&wake, &mut count), Ok(8), "it was woken");
+    next.write_all(OK.as_bytes()).unwrap();
+    assert_eq!(other.message(), OK_SEEN);
 }
 
 /// A request with a body that is not sent together with its head.

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use preforkd_http::{Expected, NOT_BEGUN};
+use preforkd_http::{Expected, NOT_BEGUN, Watch};
 use preforkd_worker::running::Switched;
 use preforkd_worker::socket;
 use rustix::io::Errno;
@@ -10,6 +10,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::dispatch::{Place, Ticket};
 use super::framed::Framed;
+use super::lane::{Lane, Stage};
 use super::protocol::{Protocol, Reader};
 use super::{Instant, NEVER};
 
@@ -77,6 +78,12 @@ pub(super) struct Connection {
     pub deadline: Instant,
     /// When its entry in the timers comes up.
     pub armed: Instant,
+    /// Several requests are sent on it, if the worker takes it as a lane.
+    pub lane: Option<Box<Lane>>,
+    /// The bell of the lane tells when there is something to read.
+    pub rings: bool,
+    /// The last bytes that were taken in, so many, follow the response that is complete.
+    pub left_over: usize,
 }
 
 impl Connection {
@@ -111,6 +118,9 @@ impl Connection {
             queued: false,
             deadline: NEVER,
             armed: NEVER,
+            lane: None,
+            rings: false,
+            left_over: 0,
         }
     }
 
@@ -127,6 +137,36 @@ impl Connection {
         self.written = 0;
         self.body_left = body_left;
         (self.sent, self.begun, self.refused, self.paused) = (false, false, false, false);
+    }
+
+    /// The response to another request on the lane comes next.
+    pub fn begin_in_lane(&mut self, expected: Expected) {
+        self.reader.expect(expected);
+        (self.sent, self.begun, self.paused) = (true, true, false);
+    }
+
+    /// Whether the client has left whose response comes next on the lane.
+    pub fn is_left(&self) -> bool {
+        let lane = self.lane.as_ref();
+        lane.and_then(|lane| lane.sent.front())
+            .is_some_and(|first| first.left)
+    }
+
+    /// The worker has taken the lane that it was offered: from now on the bell tells when there is something to read.
+    pub fn open_lane(&mut self, watch: Option<&Watch>, token: u32) {
+        let lane = self.lane.as_mut();
+        let Some(lane) = lane.filter(|lane| lane.stage == Stage::Offered) else {
+            return;
+        };
+        let watched = watch.map(|watch| {
+            watch.add(lane.bell(), token, false)?;
+            watch.change_to_end(&self.socket, token, false)
+        });
+        self.rings = true;
+        lane.stage = match watched {
+            Some(Ok(())) => Stage::Open,
+            _ => Stage::Closed,
+        };
     }
 
     /// The request that it serves, or will.
@@ -179,16 +219,28 @@ impl Connection {
 
     /// Writes once.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
-        let n = match &mut self.framed {
-            Some(framed) => {
+        let offer = self.lane.as_mut();
+        let offered = offer.and_then(|lane| lane.write_offer(&self.socket, data));
+        let n = match (&mut self.framed, offered) {
+            (_, Some(written)) => written?,
+            (Some(framed), None) => {
                 let written = framed.write(&self.socket, data);
                 self.readable |= framed.is_readable();
                 written?
             }
-            None => send(&self.socket, data, SendFlags::NOSIGNAL)?,
+            (None, None) => send(&self.socket, data, SendFlags::NOSIGNAL)?,
         };
         self.begun |= n > 0;
         Ok(n)
+    }
+
+    /// Writes once what waits on the lane.
+    pub fn write_lane(&mut self) -> Result<(), Errno> {
+        if let Some(lane) = &mut self.lane {
+            let n = send(&self.socket, lane.rest(), SendFlags::NOSIGNAL)?;
+            lane.consume(n);
+        }
+        Ok(())
     }
 
     /// Whether it carries frames: there may be something to send or to read at any time.

@@ -11,8 +11,11 @@ use std::time::Duration;
 use self::line::{Line, PATIENCE};
 use super::health::{Health, Policy};
 use super::{Instant, NEVER, after};
-use preforkd_worker::running::{Place as Shared, Switched};
+use preforkd_worker::running::{Claim, Place as Shared, Queue, Switched};
 
+use self::common::Common;
+
+mod common;
 mod line;
 
 /// How long an address gets nothing that is busy with what others have sent it, in nanoseconds.
@@ -120,11 +123,27 @@ impl Seats {
         self.running.saturating_add(others)
     }
 
+    /// One more runs there, though as many may run already.
     fn enter(&mut self) {
         self.running += 1;
         if let Some(shared) = &self.shared {
             shared.begin();
         }
+    }
+
+    /// One more runs there, if there is room among those of all workers of the front.
+    fn claim(&mut self, limits: Limits) -> Claim {
+        let most = self.most(limits);
+        let claim = match &self.shared {
+            Some(shared) if most != usize::MAX => shared.take(most as u64),
+            Some(shared) => {
+                shared.begin();
+                Claim::Taken
+            }
+            None => Claim::Taken,
+        };
+        self.running += usize::from(claim == Claim::Taken);
+        claim
     }
 
     fn leave(&mut self) {
@@ -142,10 +161,11 @@ impl Seats {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Waiting {
     ticket: Ticket,
     ahead: bool,
+    since: Instant,
     until: Instant,
     /// Where it has failed.
     not: Option<Place>,
@@ -160,6 +180,8 @@ pub struct Dispatch {
     /// Those that are sent again, then those that are new; each in the order of their times.
     again: VecDeque<Waiting>,
     queue: VecDeque<Waiting>,
+    /// What all workers of the front know of each other's queues.
+    common: Option<Common>,
 }
 
 impl Dispatch {
@@ -171,7 +193,19 @@ impl Dispatch {
             choices: 0,
             again: VecDeque::new(),
             queue: VecDeque::new(),
+            common: None,
         }
+    }
+
+    /// What waits is counted there together with what waits at other workers of the front. Ask [`Dispatch::next`] then.
+    pub fn share_queue(&mut self, queue: Queue) {
+        self.common = Some(Common::new(queue));
+        self.tell();
+    }
+
+    /// Whether that is so.
+    pub fn shares_queue(&self) -> bool {
+        self.common.is_some()
     }
 
     /// These are the addresses from now on, each with the number of requests that may run there at a time. What is known of those that stay is kept.
@@ -255,20 +289,43 @@ impl Dispatch {
         let request = Waiting {
             ticket,
             ahead,
+            since: now,
             until: after(now, self.limits.queue_timeout),
             not: None,
         };
         if self.waiting() == 0
-            && let Some(place) = self.choose(request.not, request.ahead, now)
+            && let Some(place) = self.choose(&request, now)
         {
             self.enter(place, request, now);
             return Arrival::Run(place);
         }
-        if self.queue.len() >= self.limits.queue_length {
+        let others = self.common.as_ref().map_or(0, Common::others);
+        if self.queue.len().saturating_add(others) >= self.limits.queue_length {
             return Arrival::Full;
         }
         self.queue.push_back(request);
-        Arrival::Wait
+        self.begins_to_wait(now)
+    }
+
+    /// A request waits. Where it is the only one, there is another look for room now that others know of it.
+    fn begins_to_wait(&mut self, now: Instant) -> Arrival {
+        self.tell();
+        match self.common.is_some() && self.waiting() == 1 {
+            true => self
+                .next(now)
+                .map_or(Arrival::Wait, |(_, place)| Arrival::Run(place)),
+            false => Arrival::Wait,
+        }
+    }
+
+    /// Tells other workers of the front what waits.
+    fn tell(&mut self) {
+        let number = self.waiting();
+        if let Some(common) = &mut self.common {
+            let first =
+                |queue: &VecDeque<Waiting>| queue.front().map_or(NEVER, |first| first.since);
+            common.tell(number, first(&self.again).min(first(&self.queue)));
+        }
     }
 
     /// A request that has failed at an address is sent again: to another one, if there is one.
@@ -276,17 +333,18 @@ impl Dispatch {
         let request = Waiting {
             ticket,
             ahead: false,
+            since: now,
             until: after(now, self.limits.queue_timeout),
             not: Some(not),
         };
         if self.again.is_empty()
-            && let Some(place) = self.choose(request.not, request.ahead, now)
+            && let Some(place) = self.choose(&request, now)
         {
             self.enter(place, request, now);
             return Arrival::Run(place);
         }
         self.again.push_back(request);
-        Arrival::Wait
+        self.begins_to_wait(now)
     }
 
     /// A request that ran there is over, or is sent again. Ask [`Dispatch::next`] then.
@@ -303,6 +361,7 @@ impl Dispatch {
         };
         let seats = &mut self.seats[at];
         seats.leave();
+        self.common.iter_mut().for_each(Common::gave_back);
         let served = outcome == Outcome::Good;
         seats.line.ended(ticket, served, now);
         let change = match outcome {
@@ -344,9 +403,10 @@ impl Dispatch {
             .retain(|seats| !seats.removed || seats.running > 0);
     }
 
-    /// Whether an address may be tried again that was closed. Ask [`Dispatch::next`] then.
+    /// Whether an address may be tried again that was closed, or one may have room of which nobody has told. Ask [`Dispatch::next`] then.
     pub fn opened(&mut self, now: Instant) -> bool {
-        let mut opened = false;
+        let looks = |common: &mut Common| common.looks(now);
+        let mut opened = self.common.as_mut().is_some_and(looks);
         for seats in &mut self.seats {
             if seats.closed_until > 0 && seats.closed_until <= now {
                 seats.closed_until = 0;
@@ -362,23 +422,48 @@ impl Dispatch {
             true => &self.queue,
             false => &self.again,
         };
-        let first = queue.front()?;
-        let (not, ahead) = (first.not, first.ahead);
-        let place = self.choose(not, ahead, now)?;
+        let first = *queue.front()?;
+        let Some(place) = self.choose(&first, now) else {
+            self.common
+                .iter_mut()
+                .for_each(|common| common.found_none(now));
+            return None;
+        };
         let first = self.again.pop_front().or_else(|| self.queue.pop_front())?;
+        self.tell();
+        // Others may have left more room to it than it takes.
+        self.common.iter_mut().for_each(Common::gave_back);
         let ticket = first.ticket;
         self.enter(place, first, now);
         Some((ticket, place))
     }
 
+    /// Whether it may be that other workers of the front are to be woken. Ask [`Dispatch::next`] and then [`Dispatch::wakes_others`].
+    pub fn is_free(&self) -> bool {
+        self.common.as_ref().is_some_and(Common::is_free)
+    }
+
+    /// Whether other workers of the front wait, and an address has room that none of the own requests wants.
+    pub fn wakes_others(&mut self) -> bool {
+        let is_told = self.common.as_mut().is_some_and(Common::takes_notice);
+        let limits = self.limits;
+        let has_room = |seats: &Seats| !seats.removed && seats.all() < seats.most(limits);
+        is_told && self.seats.iter().any(has_room)
+    }
+
     /// A request that has waited for too long, and waits no more.
     pub fn expired(&mut self, now: Instant) -> Option<Ticket> {
-        for queue in [&mut self.again, &mut self.queue] {
-            if queue.front().is_some_and(|first| first.until <= now) {
-                return queue.pop_front().map(|first| first.ticket);
-            }
-        }
-        None
+        let is_over = |queue: &VecDeque<Waiting>| {
+            let first = queue.front();
+            first.is_some_and(|first| first.until <= now)
+        };
+        let first = match is_over(&self.again) {
+            true => self.again.pop_front(),
+            false if is_over(&self.queue) => self.queue.pop_front(),
+            false => None,
+        }?;
+        self.tell();
+        Some(first.ticket)
     }
 
     /// When the next one has waited for too long, or may go on.
@@ -392,10 +477,12 @@ impl Dispatch {
         let closed = self.seats.iter().map(|seats| seats.closed_until);
         let closed = closed.filter(|until| *until > 0).min();
         let open = closed.unwrap_or(NEVER);
+        let look = self.common.as_ref().map_or(NEVER, Common::look);
         first(&self.again)
             .min(first(&self.queue))
             .min(open)
             .min(stuck)
+            .min(look)
     }
 
     /// When to look whether the requests at an address are stuck. Without another address they have nowhere else to go, and a new connection for
@@ -459,6 +546,8 @@ impl Dispatch {
             self.seats.swap_remove(at);
         }
         self.queue.push_front(request);
+        self.common.iter_mut().for_each(Common::gave_back);
+        self.tell();
     }
 
     /// Whether another address than this one would begin a request now.
@@ -486,38 +575,72 @@ impl Dispatch {
         let before = self.waiting();
         self.again.retain(|waiting| waiting.ticket != ticket);
         self.queue.retain(|waiting| waiting.ticket != ticket);
+        self.tell();
         self.waiting() < before
     }
 
-    /// Takes the address with the fewest running, for all workers of the front together, and of those the one that was chosen longest ago. One that is left alone gets
-    /// nothing as long as another is not: where all are, they are tried all the same, as none is better than another. With `ahead`, one
-    /// that is busy, if none is idle.
-    fn choose(&mut self, not: Option<Place>, ahead: bool, now: Instant) -> Option<Place> {
+    /// Takes the address with the fewest running, for all workers of the front together, and of those the one that was chosen longest ago.
+    /// One that is left alone gets nothing as long as another is not: where all are, they are tried all the same, as none is better than
+    /// another. One that may be sent ahead gets an address that is busy, if none is idle.
+    fn choose(&mut self, request: &Waiting, now: Instant) -> Option<Place> {
+        let Waiting {
+            since, ahead, not, ..
+        } = *request;
+        let is_anothers = |common: &mut Common| common.is_anothers_turn(since, ahead, now);
+        if self.common.as_mut().is_some_and(is_anothers) {
+            return None;
+        }
+        // What another worker of the front takes meanwhile is not idle any more.
+        for _ in 0..=self.seats.len() {
+            let (at, is_idle) = self.best(not, ahead, now)?;
+            let seats = &mut self.seats[at];
+            let claim = match is_idle {
+                true => seats.claim(self.limits),
+                false => {
+                    seats.enter();
+                    Claim::Taken
+                }
+            };
+            if claim == Claim::Contended {
+                // Another one may have seen no room because of that.
+                self.common.iter_mut().for_each(Common::gave_back);
+            }
+            if claim == Claim::Taken {
+                self.choices += 1;
+                let seats = &mut self.seats[at];
+                seats.chosen = self.choices;
+                seats.health.begin(now);
+                return Some(seats.place);
+            }
+        }
+        None
+    }
+
+    /// The number of that address among the seats, and whether it is idle.
+    fn best(&self, not: Option<Place>, ahead: bool, now: Instant) -> Option<(usize, bool)> {
         let listed = || self.seats.iter().filter(|seats| !seats.removed);
         let others = listed().any(|seats| Some(seats.place) != not);
         let not = not.filter(|_| others);
         let some_available =
             listed().any(|seats| Some(seats.place) != not && seats.health.is_available(now));
         let limits = self.limits;
-        let has_room = |seats: &Seats| {
-            let is_idle = seats.running < seats.most(limits);
-            let may_wait = ahead && seats.has_line(limits);
-            is_idle || may_wait && seats.line.has_room(now)
-        };
-        // What was sent ahead counts, so that an idle one comes first.
-        let chosen = self
+        let candidates = self
             .seats
-            .iter_mut()
-            .filter(|seats| !seats.removed && Some(seats.place) != not)
-            .filter(|seats| !some_available || seats.health.is_available(now))
-            .filter(|seats| seats.closed_until <= now)
-            .filter(|seats| has_room(seats))
-            .min_by_key(|seats| (seats.all(), seats.chosen))?;
-        self.choices += 1;
-        chosen.chosen = self.choices;
-        chosen.enter();
-        chosen.health.begin(now);
-        Some(chosen.place)
+            .iter()
+            .enumerate()
+            .filter(|(_, seats)| !seats.removed && Some(seats.place) != not)
+            .filter(|(_, seats)| !some_available || seats.health.is_available(now))
+            .filter(|(_, seats)| seats.closed_until <= now);
+        // What was sent ahead counts, so that an idle one comes first.
+        let with_room = candidates.filter_map(|(at, seats)| {
+            let all = seats.all();
+            let is_idle = all < seats.most(limits);
+            let may_wait = ahead && seats.has_line(limits);
+            let has_room = is_idle || may_wait && seats.line.has_room(now);
+            has_room.then_some(((all, seats.chosen), (at, is_idle)))
+        });
+        let first = with_room.min_by_key(|(order, _)| *order);
+        first.map(|(_, found)| found)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Requests on their way to upstreams and their responses on the way back: the sockets around what [`super::dispatch`] and
 //! [`super::failure`] decide.
 //!
-//! A request has a connection to itself until its response is complete. What finds no room before the client is not read from the upstream
+//! A request has a connection to itself until its response is complete, or shares a lane (`lanes`). What finds no room before the client is not read from the upstream
 //! beyond `MOST_WAITING`; a client that leaves takes its connection to the upstream with it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch};
@@ -21,6 +22,7 @@ use super::address::Address;
 use super::connection::State;
 use super::dispatch::{Arrival, Dispatch, Facts, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
+use super::lane::Lane;
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
@@ -30,6 +32,7 @@ mod ahead;
 mod answers;
 mod file;
 mod judge;
+mod lanes;
 mod places;
 mod run;
 mod stream;
@@ -48,6 +51,8 @@ const SMALL_BODY: u64 = 16 * 1024;
 const READ_BUFFER: usize = 64 * 1024;
 /// Deadlines are kept to this, in nanoseconds, so that those of many connections cost one wake-up.
 const TICK: Instant = 10_000_000;
+/// The number of the descriptor by which workers of the front wake each other. Connections count from 0.
+const WAKE: u32 = u32::MAX - 2;
 /// Memory of a request that is kept for the next one, in bytes, and for how many.
 const KEPT_MESSAGE: usize = 32 * 1024;
 const KEPT_MESSAGES: usize = 16;
@@ -139,6 +144,10 @@ struct Spot {
     address: Address,
     /// Kept connections; the last one was used last.
     kept: Vec<u32>,
+    /// The connection that was offered as a lane last. It may have ended.
+    lane: Option<u32>,
+    /// One was not taken as such.
+    takes_no_lanes: bool,
 }
 
 impl Upstream {
@@ -168,6 +177,11 @@ pub struct Proxy {
     recorded: Vec<Recording>,
     /// Connections that go on in the next turn.
     ready: VecDeque<u32>,
+    /// Lanes on which requests were put in this turn.
+    lanes_to_write: Vec<u32>,
+    /// Those that may have something to read though they have not rung, and when to look.
+    lanes_to_look_at: Vec<u32>,
+    look_at_lanes: Instant,
     /// Empty when a call is over, as is `dirty`.
     starts: VecDeque<Start>,
     /// Upstreams whose queue is to be looked at.
@@ -180,6 +194,7 @@ pub struct Proxy {
     most_held: usize,
     /// Where all workers of the front count what runs.
     running: Option<Running>,
+    wake: Option<OwnedFd>,
     /// Nobody tells of other workers any more.
     no_more: bool,
 }
@@ -195,6 +210,9 @@ impl Default for Proxy {
             outputs: VecDeque::new(),
             recorded: Vec::new(),
             ready: VecDeque::new(),
+            lanes_to_write: Vec::new(),
+            lanes_to_look_at: Vec::new(),
+            look_at_lanes: NEVER,
             starts: VecDeque::new(),
             dirty: Vec::new(),
             timers: BinaryHeap::new(),
@@ -203,6 +221,7 @@ impl Default for Proxy {
             held: 0,
             most_held: MOST_HELD,
             running: None,
+            wake: None,
             no_more: false,
         }
     }
@@ -226,8 +245,19 @@ impl Proxy {
     }
 
     /// What runs at addresses is counted there from now on, together with other workers of the front, where the master tells the addresses.
-    pub fn share(&mut self, running: Running) {
-        self.running = Some(running);
+    /// They are woken by writing to the descriptor.
+    pub fn share(&mut self, running: Running, wake: Option<OwnedFd>) {
+        (self.running, self.wake) = (Some(running), wake);
+    }
+
+    /// An address may have room now that another worker of the front had.
+    fn woken(&mut self, now: Instant) {
+        for (number, of) in self.upstreams.iter().enumerate() {
+            if of.dispatch.waiting() > 0 {
+                self.dirty.push(number);
+            }
+        }
+        self.settle(now);
     }
 
     /// The bytes of a response that may wait.
@@ -257,6 +287,8 @@ impl Proxy {
                     place: self.places,
                     address: address.clone(),
                     kept: Vec::new(),
+                    lane: None,
+                    takes_no_lanes: false,
                 });
                 self.places
             });
@@ -264,14 +296,24 @@ impl Proxy {
         }
         of.dispatch.set(&places);
         if let Some(running) = self.running.filter(|_| of.settings.is_told) {
+            if !of.dispatch.shares_queue()
+                && let Some(queue) = running.queue(&of.settings.name)
+            {
+                of.dispatch.share_queue(queue);
+            }
             for spot in of.spots.iter().filter(|spot| spot.place > before) {
                 let shared = running.place(&of.settings.name, &spot.address.to_string());
                 let share = |shared| of.dispatch.share(spot.place, shared);
                 shared.into_iter().for_each(share);
             }
         }
-        for token in go.into_iter().flat_map(|spot| spot.kept) {
-            self.connections.remove(token);
+        for spot in go {
+            for token in spot.kept {
+                self.connections.remove(token);
+            }
+            if let Some(token) = spot.lane {
+                self.close_lane(token, spot.place);
+            }
         }
         // What has come first goes to a new address first.
         self.take_back(upstream, now);
@@ -308,6 +350,13 @@ impl Proxy {
 
     /// See [`preforkd_http::Service::begin`].
     pub fn begin(&mut self, watch: Watch) {
+        if let Some(wake) = &self.wake
+            && let Err(error) = watch.add(wake, WAKE, false)
+        {
+            log::error!(
+                "could not watch the descriptor by which workers of the front wake each other: {error}; requests may wait longer"
+            );
+        }
         self.watch = Some(watch);
     }
 
@@ -428,11 +477,11 @@ impl Proxy {
                 ticket,
                 place,
             });
-            self.settle(now);
-        } else if self.no_more {
-            self.dirty.push(upstream);
-            self.settle(now);
         }
+        if self.no_more || self.upstreams[upstream].dispatch.is_free() {
+            self.dirty.push(upstream);
+        }
+        self.settle(now);
         None
     }
 
@@ -455,7 +504,9 @@ impl Proxy {
         let upstream = exchange.upstream;
         match exchange.connection {
             Some(token) => {
-                if let Some(connection) = self.connections.remove(token) {
+                if !self.leave_lane(ticket, token, now)
+                    && let Some(connection) = self.connections.remove(token)
+                {
                     let of = &mut self.upstreams[upstream];
                     let place = connection.place;
                     of.dispatch.ended(ticket, place, Outcome::Unknown, now);
@@ -480,6 +531,7 @@ impl Proxy {
             return;
         };
         if let Some(connection) = self.connections.get(token)
+            && connection.ticket() == Some(ticket)
             && mem::take(&mut connection.paused)
         {
             let readable = connection.readable;
@@ -493,6 +545,9 @@ impl Proxy {
     /// See [`preforkd_http::Service::event`].
     pub fn event(&mut self, token: u32, ready: Ready, now: Instant) {
         let Some(connection) = self.connections.get(token) else {
+            if token == WAKE {
+                self.woken(now);
+            }
             return;
         };
         connection.readable |= ready.read;
@@ -510,8 +565,10 @@ impl Proxy {
                 }
             }
             State::Busy(_) => {
-                let may_have_room = connection.carry() || ready.write;
-                if may_have_room && !connection.sent {
+                let waits = |lane: &Lane| !lane.rest().is_empty();
+                if ready.write && connection.lane.as_deref().is_some_and(waits) {
+                    self.write_lane(token, now);
+                } else if (connection.carry() || ready.write) && !connection.sent {
                     self.write(token, now);
                 }
                 self.read(token, now);
@@ -536,6 +593,7 @@ impl Proxy {
             self.timers.pop();
             self.look_at_deadline(token, at, now);
         }
+        self.look_at_lanes(now);
         for upstream in 0..self.upstreams.len() {
             while let Some(ticket) = self.upstreams[upstream].dispatch.expired(now) {
                 self.answer(ticket, None, &Failure::QueueTimeout, now);
@@ -546,17 +604,20 @@ impl Proxy {
             }
         }
         self.settle(now);
+        self.write_lanes(now);
+        self.settle(now);
         self.connections.free();
     }
 
     /// See [`preforkd_http::Service::deadline`].
     pub fn deadline(&self) -> Instant {
-        if !self.ready.is_empty() || !self.outputs.is_empty() {
+        let is_done = self.ready.is_empty() && self.lanes_to_write.is_empty();
+        if !is_done || !self.outputs.is_empty() {
             return 0;
         }
         let queues = self.upstreams.iter().map(|of| of.dispatch.deadline());
         let timer = self.timers.peek().map_or(NEVER, |Reverse((at, _))| *at);
-        queues.fold(timer, Instant::min)
+        queues.fold(timer.min(self.look_at_lanes), Instant::min)
     }
 
     /// See [`preforkd_http::Service::output`].

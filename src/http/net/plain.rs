@@ -1,18 +1,22 @@
 //! Plain bytes: a stream socket, TCP or Unix.
 
 use std::fs::File;
-use std::io;
-use std::mem;
+use std::io::{self, IoSliceMut};
+use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, connect_unspec,
+    recv, recvmsg, send, shutdown, sockopt,
+};
 
 use crate::message::request::Origin;
 use crate::net::descriptors::Own;
+use crate::net::lane::Lane;
 use crate::net::multiplex::Single;
 use crate::net::standing::{self, Standing};
 use crate::net::transport::Transport;
@@ -25,6 +29,7 @@ pub struct Plain {
     watched: EventFlags,
     /// See [`Transport::reset_at_death`].
     resets: bool,
+    lane: Option<Box<Lane>>,
 }
 
 impl Plain {
@@ -36,6 +41,7 @@ impl Plain {
             is_tcp,
             watched: EventFlags::empty(),
             resets: false,
+            lane: None,
         }
     }
 }
@@ -58,11 +64,19 @@ impl Transport for Plain {
     fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno> {
         let mut flags = SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, more);
-        send(&self.socket, data, flags)
+        let sent = send(&self.socket, data, flags);
+        if let Some(lane) = &self.lane {
+            lane.wrote(more, sent == Ok(data.len()));
+        }
+        sent
     }
 
     fn send_file(&mut self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno> {
-        sendfile(&self.socket, file, Some(offset), length)
+        let sent = sendfile(&self.socket, file, Some(offset), length);
+        if let Some(lane) = &self.lane {
+            lane.wrote(false, true);
+        }
+        sent
     }
 
     /// On a Unix socket nothing can be held.
@@ -73,6 +87,9 @@ impl Transport for Plain {
 
     /// The option is on already; to set it again pushes (tcp(7), `TCP_NODELAY`).
     fn push(&self) {
+        if let Some(lane) = &self.lane {
+            return lane.push();
+        }
         // Failure means that the client is gone, which the next read finds out.
         let _ = sockopt::set_tcp_nodelay(&self.socket, true);
     }
@@ -108,9 +125,37 @@ impl Transport for Plain {
         standing::note(&self.socket, Some(standing));
     }
 
-    fn is_over(&self) -> bool {
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(recv(&self.socket, &mut [0; 1], flags), Ok((_, 0)))
+    fn read_offer(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let buffers = &mut [IoSliceMut::new(buffer)];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = recvmsg(&self.socket, buffers, &mut control, flags)?;
+        let mut passed = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+            _ => None,
+        });
+        if let Some(mut rights) = passed.next()
+            && let (Some(memory), Some(bell)) = (rights.next(), rights.next())
+        {
+            // The front sees whether it was taken.
+            self.lane = Lane::take(&memory, bell).ok().map(Box::new);
+        }
+        Ok(received.bytes)
+    }
+
+    fn has_lane(&self) -> bool {
+        self.lane.is_some()
+    }
+
+    fn begins(&self) -> bool {
+        match &self.lane {
+            Some(lane) => lane.begins(),
+            None => {
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                !matches!(recv(&self.socket, &mut [0; 1], flags), Ok((_, 0)))
+            }
+        }
     }
 
     fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {

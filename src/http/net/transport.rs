@@ -157,9 +157,23 @@ pub trait Transport: Sized + Send + 'static {
         false
     }
 
-    /// Whether the peer sends nothing any more and all that it has sent was read, as the kernel knows it at this moment.
-    fn is_over(&self) -> bool {
+    /// Reads the first bytes of a connection of the front, which may offer to use it as a lane.
+    ///
+    /// # Errors
+    /// As [`Transport::read`].
+    fn read_offer(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        self.read(buffer)
+    }
+
+    /// Whether it is a lane: what is written with `more` waits until [`Transport::push`].
+    fn has_lane(&self) -> bool {
         false
+    }
+
+    /// Whether a request of the front may begin that is there: the front has not taken it back. On a lane it has begun then; otherwise
+    /// the front takes one back by ending what it sends, which the kernel knows at this moment.
+    fn begins(&self) -> bool {
+        true
     }
 
     /// Reads bytes that come before those of the transport, as a PROXY header does.

@@ -296,6 +296,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             true => kept.max(KEPT_FOR_FRONT),
             false => kept,
         };
+        if link.is_front && link.preamble.is_none() {
+            link.preamble = Some(Preamble::Offer);
+        }
         let mut connection = Box::new(Connection::with_budget(limits.clone(), self.budget.clone()));
         if self.tells_who_left {
             connection.ask();

@@ -121,7 +121,12 @@ impl<O: Observer, T: Transport> Core<O, T> {
     /// Sends what the client takes now. `whole`: this is all there is to say.
     fn send_current(&mut self, current: &mut Current<T>, whole: bool) {
         let link = &mut current.link;
-        let hold = whole && self.cork.may_hold() && link.transport.can_hold() && !current.has_input;
+        let in_lane = current.has_input && link.is_front && link.transport.has_lane();
+        let hold = whole
+            && match in_lane {
+                true => self.cork.may_wait_in_lane(),
+                false => self.cork.may_hold() && link.transport.can_hold() && !current.has_input,
+            };
         while !link.blocked && !link.broken && link.has_output() {
             let (flow, sent) = link.flush(hold);
             if sent > 0 {

@@ -100,7 +100,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.waiting = Phase::Done;
         link.body_since = NEVER;
         link.deadline = NEVER;
-        let keep = client.connection.keep_alive() && !self.draining && link.transport.is_kept();
+        // What the front has sent on a lane before it heard of the drain is served.
+        let drains = self.draining && !(link.transport.has_lane() && client.connection.has_input());
+        let keep = client.connection.keep_alive() && !drains && link.transport.is_kept();
         let request = client.connection.request();
         let (http11, head_only) = (request.is_http11(), request.method() == b"HEAD");
         let mut response = match self.kept.take() {
@@ -129,6 +131,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
         else {
             return false;
         };
+        if client.link.transport.has_lane() && !client.link.transport.begins() {
+            // It was taken back.
+            client.link.broken = true;
+            return true;
+        }
         self.yielding = NEVER;
         client.link.transport.carries(client.connection.request());
         let response = self.respond(client);

@@ -243,6 +243,13 @@ impl<T: Transport> Link<T> {
         self.note_read(read, length)
     }
 
+    /// The same for the first bytes of a connection of the front.
+    pub fn read_offer(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let length = buffer.len();
+        let read = self.transport.read_offer(buffer);
+        self.note_read(read, length)
+    }
+
     #[inline(always)]
     fn note_read(&mut self, read: Result<usize, Errno>, length: usize) -> Result<usize, Errno> {
         match read {

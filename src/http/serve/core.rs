@@ -289,6 +289,12 @@ impl<O: Observer, T: Transport> Core<O, T> {
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if matches!(link.preamble, Some(Preamble::Offer)) => {
+                link.readable = true;
+                if self.take_offer(&mut client) {
+                    return Some(client);
+                }
+            }
             Phase::Idle if link.preamble.is_some() => {
                 let origin = link.origin;
                 if !matches!(link.preamble, Some(Preamble::Opening(_))) {

@@ -6,6 +6,8 @@
 //! the next call takes long after all, they go out by TCP's own timer (tcp(7), `TCP_CORK`: 200 ms; on a path that takes longer than
 //! that, the retransmission timeout). That this hardly ever comes to pass is the business of [`Cork`]: it holds nothing where calls
 //! have been long of late.
+//!
+//! On a lane the bell of the front waits in their place (`crate::net::lane`): what was written is there for the front to read.
 
 use std::ops::Range;
 
@@ -62,12 +64,19 @@ impl Cork {
         self.others && self.calm >= CALM && QUICK.contains(&self.mean)
     }
 
+    /// The same on a lane whose next request is here. To wake the front costs at any time, as it runs on the same machine.
+    pub fn may_wait_in_lane(&self) -> bool {
+        self.calm >= CALM && self.mean < QUICK.end
+    }
+
     /// Takes note of a connection whose response is held.
     pub fn hold(&mut self, key: u64, now: Instant) {
         if self.held.is_empty() {
             self.since = now;
         }
-        self.held.push(key);
+        if self.held.last() != Some(&key) {
+            self.held.push(key);
+        }
     }
 
     /// Whether the oldest response has been held for long enough.

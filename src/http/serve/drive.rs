@@ -352,6 +352,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
         (link.first, link.received) = (self.now, self.now);
         link.readable_since = link.readable_since.max(self.now);
         match client.connection.has_input() {
+            // It stays as it stands: if the process dies, the front knows which requests have not begun.
+            true if client.link.transport.has_lane() => None,
             true => {
                 client.link.transport.stands(Standing::Waiting);
                 Some(Turn::Queue)
@@ -407,7 +409,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
     }
 
     fn flush(&mut self, key: u64, client: &mut Client<T>) -> Flow {
-        let hold = self.cork.may_hold() && client.can_be_held();
+        let hold = self.cork.may_hold() && client.can_be_held()
+            || client.can_wait_in_lane() && self.cork.may_wait_in_lane();
         let link = &mut client.link;
         let more = matches!(&link.task, Task::File { part, .. } if part.length >= LARGE);
         let (flow, sent) = link.flush(hold || more);

@@ -26,6 +26,8 @@ pub(crate) enum Preamble {
     Untrusted,
     /// Bytes that show which protocol it speaks, as far as they have come.
     Opening(Vec<u8>),
+    /// A request of the front, with which it may offer a lane.
+    Offer,
 }
 
 impl<O: Observer, T: Transport> Core<O, T> {
@@ -61,6 +63,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 let bytes = mem::take(bytes);
                 return self.read_opening(key, client, bytes);
             }
+            Some(Preamble::Offer) => return self.read_offer(key, client),
             None => return None,
         };
         if link.readable {

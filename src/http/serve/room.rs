@@ -11,6 +11,7 @@ use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Task};
 use crate::serve::handler::Observer;
+use crate::serve::relayed::Preamble;
 
 /// How long a connection is idle before it makes room: its client may have sent the next request already, which takes a round trip.
 const KEPT: Instant = 100_000_000;
@@ -79,8 +80,17 @@ impl<O: Observer, T: Transport> Core<O, T> {
             return false;
         }
         // A request may have come in since the last look, and a connection must not be closed under it.
-        if let Ok(n @ 1..) = client.link.read(&mut self.buffer) {
-            client.take_in(&self.buffer[..n], self.now);
+        let has_come = match client.link.preamble {
+            Some(Preamble::Offer) => self.take_offer(&mut client),
+            _ => match client.link.read(&mut self.buffer) {
+                Ok(n @ 1..) => {
+                    client.take_in(&self.buffer[..n], self.now);
+                    true
+                }
+                _ => false,
+            },
+        };
+        if has_come {
             client.link.queued = true;
             self.queue.push_back(key);
             self.clients.give_back(key, client);

@@ -23,6 +23,8 @@ const BEGINNING: Timestamp = Timestamp::constant(1_795_741_200, 0);
 
 /// The process ids of this machine: few, so that each is reused often.
 const PIDS: std::ops::Range<i32> = 100..180;
+/// An earlier master.
+pub(super) const EARLIER: Pid = Pid::from_raw(2);
 
 /// The kind of a process.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,6 +115,8 @@ pub(super) struct Kernel {
     pub(super) beside: BTreeMap<Name, Instant>,
     /// Listeners that cannot be opened.
     pub(super) refuses_listeners: bool,
+    /// Processes that have the addresses then.
+    pub(super) holders: Vec<Pid>,
     pub(super) delay: Option<u64>,
     pub(super) disk: Disk,
     /// The result of each configuration check, by its job.
@@ -164,6 +168,7 @@ impl Kernel {
             earlier: BTreeMap::new(),
             beside: BTreeMap::new(),
             refuses_listeners: false,
+            holders: Vec::new(),
             delay: Some(0),
             disk,
             found: BTreeMap::new(),

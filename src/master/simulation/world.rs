@@ -15,7 +15,7 @@ use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 
 use super::disk::{Code, End, code, end};
 use super::keeping::Keeps;
-use super::kernel::{Due, Kernel, Kind};
+use super::kernel::{Due, EARLIER, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
@@ -497,6 +497,10 @@ impl World for Kernel {
             Left::Anything => {
                 left_of.next().is_some() || self.beside.values().any(|until| *until > now)
             }
+            Left::Holding(holders) => {
+                let known = holders.is_empty() || holders.contains(&EARLIER);
+                known && left_of.next().is_some()
+            }
             Left::Of(app) | Left::Alone(app, _) => left_of.any(|(name, _)| name == *app),
             Left::Whole(app) => {
                 let mut beside = self.beside.iter();
@@ -505,7 +509,7 @@ impl World for Kernel {
             Left::CommandOf(_) => false,
         };
         is_left.then_some(Killed {
-            master: Pid::from_raw(2),
+            master: EARLIER,
             guard: Pid::from_raw(3),
         })
     }
@@ -548,11 +552,18 @@ impl World for Kernel {
         &mut self,
         address: &Address,
         generation: Generation,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, NotOpened> {
+        let not_opened = |why: &str, holders: &[Pid]| {
+            Err(NotOpened {
+                why: why.into(),
+                address: address.clone(),
+                holders: holders.to_vec(),
+            })
+        };
         match self.listeners.get(address) {
             Some(since) if *since <= generation => Ok(false),
-            Some(_) => Err("the candidate has opened it for its own workers".into()),
-            None if self.refuses_listeners => Err("the address is in use".into()),
+            Some(_) => not_opened("the candidate has opened it for its own workers", &[]),
+            None if self.refuses_listeners => not_opened("the address is in use", &self.holders),
             None => {
                 self.listeners.insert(address.clone(), generation);
                 Ok(true)

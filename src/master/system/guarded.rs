@@ -1,6 +1,7 @@
 //! What the guard has to know: which sessions there are, and how to end them. See [`crate::guard`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use log::{debug, warn};
@@ -89,6 +90,7 @@ impl Guarded {
         self.earlier.retain(Earlier::has_left);
         let is_it = |earlier: &&Earlier| match left {
             Left::Anything => true,
+            Left::Holding(holders) => holders.is_empty() || earlier.had_started(holders),
             Left::Of(app) => earlier.left(|record| record.is_of(app)),
             Left::Alone(app, plan) => {
                 let runs = |record: &Record| plan.all_apps().any(|(name, _)| record.is_of(name));
@@ -102,6 +104,16 @@ impl Guarded {
             master: earlier.master,
             guard: earlier.guard,
         })
+    }
+
+    /// The next master is to get these listeners if this one dies.
+    pub(super) fn leave_sockets(&mut self, sockets: &[(String, u64, BorrowedFd)]) {
+        let Some(guard) = &mut self.guard else { return };
+        if let Err(error) = guard.leave_sockets(sockets) {
+            warn!(
+                "cannot leave all listeners to the guard: {error}; if this preforkd is killed, the next one binds them when the last process has closed them"
+            );
+        }
     }
 
     /// A process was started.

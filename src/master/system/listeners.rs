@@ -6,15 +6,16 @@ use log::warn;
 
 use super::System;
 use crate::config::Address;
-use crate::effects::listen::Order;
+use crate::effects::listen::{Error, Order};
 use crate::master::world::{NotOpened, Opened, Source};
 use crate::plan::Listener;
 use crate::release::Generation;
 use crate::sys;
 
 impl System {
-    /// Has the init system keep the listeners for the next master.
+    /// Has the init system keep the listeners for the next master, and the guard too.
     pub(super) fn store_listeners(&mut self) {
+        self.guarded.leave_sockets(&self.listeners.left_by_death());
         for order in self.listeners.orders() {
             match order {
                 Order::Keep(name, socket) => self.init.keep(&name, socket),
@@ -29,11 +30,7 @@ impl System {
         generation: Generation,
     ) -> Result<Opened, NotOpened> {
         let opened = self.listeners.open(wanted, generation);
-        let (new, missing) = opened.map_err(|error| NotOpened {
-            holders: error.holders().to_vec(),
-            address: error.address().clone(),
-            why: error.to_string(),
-        })?;
+        let (new, missing) = opened.map_err(|error| not_opened(&error))?;
         let missing = missing.into_iter();
         let missing = missing.map(|error| (error.address().clone(), error.to_string()));
         Ok(Opened {
@@ -46,9 +43,9 @@ impl System {
         &mut self,
         address: &Address,
         generation: Generation,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, NotOpened> {
         let opened = self.listeners.open_missing(address, generation);
-        let opened = opened.map_err(|error| error.to_string())?;
+        let opened = opened.map_err(|error| not_opened(&error))?;
         if opened {
             self.store_listeners();
         }
@@ -96,5 +93,13 @@ impl System {
                 warn!("cannot wait for connections at {address}: {error}");
             }
         }
+    }
+}
+
+fn not_opened(error: &Error) -> NotOpened {
+    NotOpened {
+        holders: error.holders().to_vec(),
+        address: error.address().clone(),
+        why: error.to_string(),
     }
 }

@@ -86,6 +86,9 @@ impl System {
         contract.front = settings.as_ref().map(AsFd::as_fd);
         contract.own = own_listener.as_ref().map(AsFd::as_fd);
         contract.updates = their_updates.as_ref().map(AsFd::as_fd);
+        let board = self.scoreboards.get(start.app);
+        let board = board.filter(|_| settings.is_some());
+        contract.wake = board.map(|board| board.wake()).transpose()?;
         let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
@@ -247,6 +250,7 @@ impl System {
             front: None,
             own: None,
             updates: None,
+            wake: None,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
             is_ours: start.plan.output.taken_over && !is_job,

@@ -85,7 +85,8 @@ impl Workers {
         let app = self.apps.get(name);
         let was_missing = app.is_some_and(|app| app.not_started.is_some());
         for (_, address) in &plan.sockets {
-            if turn.world.open_missing_listener(address, generation)? {
+            let opened = turn.world.open_missing_listener(address, generation);
+            if opened.map_err(|not_opened| not_opened.why)? {
                 match was_missing {
                     true => info!("app={name} gen={generation}: {address} could be opened now"),
                     false => debug!("app={name} gen={generation}: listening on {address} again"),

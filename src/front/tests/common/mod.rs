@@ -51,6 +51,8 @@ pub struct Options {
     pub gauges: Option<&'static [AtomicU64]>,
     /// Where it counts what runs, together with other fronts.
     pub running: Option<Running>,
+    /// By which these wake each other.
+    pub wake: Option<OwnedFd>,
 }
 
 impl Default for Options {
@@ -68,6 +70,7 @@ impl Default for Options {
             http2: true,
             gauges: None,
             running: None,
+            wake: None,
         }
     }
 }
@@ -165,10 +168,9 @@ pub fn front_with(
     let thread = thread::spawn(move || {
         let mut proxy = Proxy::default();
         proxy.hold_at_most(options.held);
-        options
-            .running
-            .into_iter()
-            .for_each(|running| proxy.share(running));
+        if let Some(running) = options.running {
+            proxy.share(running, options.wake);
+        }
         let number = proxy.add(settings);
         let places: Vec<_> = addresses.into_iter().map(At::from).collect();
         proxy.set_addresses(number, &places, 0);

@@ -527,25 +527,36 @@ proptest! {
     }
 }
 
-/// Two workers of the front and the memory that they share, with these places of so many requests.
-fn shared(places: &[(Place, usize)]) -> ([Dispatch; 2], &'static [AtomicU64]) {
+/// Workers of the front and the memory that they share, with these places of so many requests.
+fn shared<const N: usize>(places: &[(Place, usize)]) -> ([Dispatch; N], &'static [AtomicU64]) {
     let words: Vec<_> = (0..running::WORDS).map(|_| AtomicU64::new(0)).collect();
     let words: &'static [AtomicU64] = words.leak();
-    let fronts = [0, 1].map(|record| {
-        let running = Running::begin(words, record, 7).expect("a part");
-        let mut dispatch = Dispatch::new(Limits {
-            most_running: 9,
-            ahead: true,
-            ..LIMITS
-        });
-        dispatch.set(places);
-        for (place, _) in places {
-            let at = running.place("app=web", &place.to_string());
-            dispatch.share(*place, at.expect("room"));
-        }
-        dispatch
+    (begin_all(words, places), words)
+}
+
+fn begin_all<const N: usize>(
+    words: &'static [AtomicU64],
+    places: &[(Place, usize)],
+) -> [Dispatch; N] {
+    let mut records = 0..;
+    [(); N].map(|()| begin(words, records.next().unwrap_or_default(), places))
+}
+
+/// A worker of the front with this record.
+fn begin(words: &'static [AtomicU64], record: u32, places: &[(Place, usize)]) -> Dispatch {
+    let running = Running::begin(words, record, 7).expect("a part");
+    let mut dispatch = Dispatch::new(Limits {
+        most_running: 9,
+        ahead: true,
+        ..LIMITS
     });
-    (fronts, words)
+    dispatch.set(places);
+    for (place, _) in places {
+        let at = running.place("app=web", &place.to_string());
+        dispatch.share(*place, at.expect("room"));
+    }
+    dispatch.share_queue(running.queue("app=web").expect("room"));
+    dispatch
 }
 
 #[test]
@@ -571,23 +582,219 @@ fn what_other_workers_of_the_front_have_sent_counts() {
 }
 
 #[test]
-fn where_all_places_are_taken_by_others_a_request_is_sent_all_the_same() {
+fn where_others_have_all_places_a_request_waits_and_is_told_of_the_first_that_is_free() {
     let ([mut a, mut b], _) = shared(&[(1, 1), (2, 1)]);
     let run = Arrival::Run;
     for ticket in [1, 2] {
         a.arrive(facts(ticket), 0);
     }
-    // It would be woken by nobody otherwise.
-    assert_eq!(b.arrive(facts(1), 0), run(1));
-    assert_eq!(b.stuck(PATIENCE), Some((1, vec![1])));
-    // The other place serves a request of the other one: to go there would be no better.
-    assert!(b.unread(1, &[1], PATIENCE).is_empty());
-    a.ended(2, 2, Outcome::Good, PATIENCE);
-    assert_eq!(b.stuck(2 * PATIENCE), Some((1, vec![1])));
-    assert_eq!(b.unread(1, &[1], 2 * PATIENCE), [1]);
-    b.taken_back(1, 1);
-    assert_eq!(b.next(2 * PATIENCE), Some((1, 2)));
-    assert_eq!(a.arrive(facts(3), 2 * PATIENCE), run(2));
+    // Nobody is woken where nobody waits.
+    a.ended(2, 2, Outcome::Good, 0);
+    assert!(!a.is_free() && !a.wakes_others());
+    assert_eq!(a.arrive(facts(2), 0), run(2));
+    assert_eq!(b.arrive(facts(1), 1), Arrival::Wait);
+    assert_eq!(b.next(1), None);
+    a.ended(1, 1, Outcome::Good, 2);
+    assert!(a.is_free() && a.wakes_others() && !a.wakes_others());
+    assert_eq!((b.next(2), b.waiting()), (Some((1, 1)), 0));
+    // What has room for it at once is no reason to wake anybody.
+    b.ended(1, 1, Outcome::Good, 3);
+    assert!(!b.wakes_others());
+}
+
+#[test]
+fn the_queue_has_one_length_and_one_order_for_all_workers_of_the_front() {
+    let ([mut a, mut b, mut c], words) = shared(&[(1, 1)]);
+    let run = Arrival::Run;
+    assert_eq!(a.arrive(facts(1), 0), run(1));
+    for (ticket, front) in [(2, &mut b), (3, &mut c)] {
+        assert_eq!(front.arrive(facts(ticket), ticket), Arrival::Wait);
+    }
+    assert_eq!(a.arrive(facts(4), 4), Arrival::Wait);
+    for front in [&mut a, &mut b, &mut c] {
+        assert_eq!(front.arrive(facts(9), 5), Arrival::Full);
+    }
+    // The one that gives it back has a request of its own, which came later.
+    a.ended(1, 1, Outcome::Good, 6);
+    assert_eq!(a.next(6), None);
+    assert!(a.wakes_others());
+    assert_eq!(c.next(6), None);
+    assert_eq!(b.next(6), Some((2, 1)));
+    assert_eq!(b.arrive(facts(5), 6), Arrival::Wait);
+    b.ended(2, 1, Outcome::Good, 7);
+    assert_eq!((b.next(7), a.next(7)), (None, None));
+    // One that does not take its turn loses it after a while: it was killed, or has reasons of its own.
+    let late = a.deadline();
+    assert!(late < 10_000_000, "{late}");
+    assert!(a.opened(late));
+    assert_eq!(a.next(late), Some((4, 1)));
+    // What a worker that was killed holds is looked for.
+    let look = b.deadline();
+    words[0].store(0, Ordering::Relaxed);
+    assert!(look < 200_000_000 && b.opened(look));
+    assert_eq!(b.next(look), Some((5, 1)));
+    assert_eq!((b.waiting(), c.waiting()), (0, 1));
+}
+
+/// A worker of the front, what runs that it has sent, and whether it was woken.
+type Acting = (Dispatch, Vec<(Ticket, Place)>, bool);
+
+proptest! {
+    /// Three workers of the front, to which things happen in any order, and which learn of being woken in any order: no place ever has more
+    /// than it may, nothing waits while there is room once all have learned of it, and what was killed holds nothing for long.
+    #[test]
+    fn nothing_waits_while_there_is_room_in_any_worker(acts in prop::collection::vec((0u8..9, 0usize..3, 0usize..9), 0..150)) {
+        let places = [(1, 1), (2, 2)];
+        // It is large, and whoever begins forgets what was there.
+        static WORDS: std::sync::OnceLock<&'static [AtomicU64]> = std::sync::OnceLock::new();
+        let words = *WORDS.get_or_init(|| shared::<3>(&places).1);
+        let mut fronts = begin_all::<3>(words, &places).map(|front| -> Acting { (front, Vec::new(), false) });
+        let (mut now, mut ticket) = (SECOND, 0);
+        // Looks at what has been given back, and wakes the others.
+        fn settle(fronts: &mut [Acting; 3], at: usize, now: Instant) {
+            let (front, running, woken) = &mut fronts[at];
+            *woken = false;
+            running.extend(std::iter::from_fn(|| front.next(now)));
+            if front.wakes_others() {
+                fronts.iter_mut().for_each(|(_, _, woken)| *woken = true);
+            }
+        }
+        for (what, at, n) in acts {
+            now += 1000;
+            let (front, running, woken) = &mut fronts[at];
+            match what {
+                0..4 => {
+                    ticket += 1;
+                    if let Arrival::Run(place) = front.arrive(facts(ticket), now) {
+                        running.push((ticket, place));
+                    }
+                    settle(&mut fronts, at, now);
+                }
+                4..7 if n < running.len() => {
+                    let (ticket, place) = running.swap_remove(n);
+                    front.ended(ticket, place, Outcome::Good, now);
+                    settle(&mut fronts, at, now);
+                }
+                7 if *woken => settle(&mut fronts, at, now),
+                8 if n == 0 => {
+                    // It is killed, reaped by the master, and another one takes its place; the others look by and by.
+                    words[at].store(0, Ordering::Relaxed);
+                    fronts[at] = (begin(words, at as u32, &places), Vec::new(), false);
+                    now += SECOND / 5;
+                    for other in 0..3 {
+                        let (front, ..) = &mut fronts[other];
+                        if front.opened(now) {
+                            settle(&mut fronts, other, now);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            for (place, most) in places {
+                let running = fronts.iter().flat_map(|(_, running, _)| running);
+                prop_assert!(running.filter(|(_, at)| *at == place).count() <= most);
+            }
+            // Those that were woken have learned of it in the end, the last ones first.
+            if n % 2 == 0 {
+                while let Some(at) = (0..3).rev().find(|at| fronts[*at].2) {
+                    settle(&mut fronts, at, now);
+                }
+                let running: usize = fronts.iter().map(|(_, running, _)| running.len()).sum();
+                let waiting: usize = fronts.iter().map(|(front, ..)| front.waiting()).sum();
+                prop_assert!(waiting == 0 || running == 3, "{waiting} wait, {running} run");
+                prop_assert!(waiting <= LIMITS.queue_length);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_worker_that_waits_is_forgotten_when_all_act_at_the_same_time() {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+    const EACH: Ticket = 3000;
+    let (fronts, _) = shared::<3>(&[(1, 1), (2, 1)]);
+    let (bells, heard): (Vec<_>, Vec<_>) = fronts.iter().map(|_| mpsc::channel()).unzip();
+    let served = [(); 2].map(|()| AtomicUsize::new(0));
+    // It never comes to the time after which somebody looks without being woken.
+    let clock = AtomicU64::new(SECOND);
+    std::thread::scope(|scope| {
+        for ((mut front, heard), seed) in fronts.into_iter().zip(heard).zip(1u64..) {
+            let (bells, served, clock) = (bells.clone(), &served, &clock);
+            scope.spawn(move || {
+                let mut running = VecDeque::new();
+                let (mut arrived, mut answered, mut random) = (0, 0, seed);
+                while answered < EACH {
+                    let now = clock.fetch_add(1, Ordering::Relaxed);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let comes = arrived < EACH && random >> 63 == 0 && front.waiting() == 0;
+                    if comes {
+                        arrived += 1;
+                        match front.arrive(facts(arrived), now) {
+                            Arrival::Run(place) => running.push_back((arrived, place, false)),
+                            // It has not waited.
+                            Arrival::Full => answered += 1,
+                            Arrival::Wait => {}
+                        }
+                    } else if let Some((ticket, place, _)) = running.pop_front() {
+                        served[place as usize - 1].fetch_sub(1, Ordering::SeqCst);
+                        front.ended(ticket, place, Outcome::Good, now);
+                        answered += 1;
+                    } else if front.waiting() > 0 {
+                        heard
+                            .recv_timeout(Duration::from_secs(20))
+                            .expect("it is woken");
+                    }
+                    // A request that begins to wait has looked for room itself.
+                    let looks = !comes || front.is_free();
+                    while looks && let Some((ticket, place)) = front.next(now) {
+                        running.push_back((ticket, place, false));
+                    }
+                    for (_, place, is_counted) in &mut running {
+                        if !std::mem::replace(is_counted, true) {
+                            let others = served[*place as usize - 1].fetch_add(1, Ordering::SeqCst);
+                            assert_eq!(others, 0, "one more than there may be");
+                        }
+                    }
+                    if looks && front.wakes_others() {
+                        bells
+                            .iter()
+                            .for_each(|bell| bell.send(()).unwrap_or_default());
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_quick_worker_gets_requests_ahead_also_behind_those_of_others_and_takes_turns() {
+    let ([mut a, mut b], _) = shared(&[(1, 1)]);
+    let mut now = SECOND;
+    for ticket in 100..140 {
+        for front in [&mut a, &mut b] {
+            assert_eq!(front.arrive(quick(ticket), now), Arrival::Run(1));
+            now += 10_000;
+            front.ended(ticket, 1, Outcome::Good, now);
+        }
+    }
+    assert_eq!(a.arrive(quick(1), now), Arrival::Run(1));
+    assert_eq!(b.arrive(quick(1), now), Arrival::Run(1), "ahead");
+    // One that must not be repeated waits for the worker to be idle, and nothing overtakes it for long.
+    assert_eq!(b.arrive(facts(2), now), Arrival::Wait);
+    assert_eq!(a.arrive(quick(2), now + 1), Arrival::Run(1));
+    assert_eq!(a.arrive(quick(3), now + PATIENCE + 1), Arrival::Wait);
+    let late = now + PATIENCE + 2;
+    a.ended(1, 1, Outcome::Good, late);
+    a.ended(2, 1, Outcome::Good, late);
+    assert!(
+        a.next(late).is_none() && !a.wakes_others(),
+        "it is not idle"
+    );
+    b.ended(1, 1, Outcome::Good, late);
+    assert_eq!(b.next(late), Some((2, 1)));
 }
 
 #[test]

@@ -30,7 +30,13 @@ impl Proxy {
         let exchange = exchange.filter(|exchange| !exchange.has_passed_on());
         let token = exchange.and_then(|exchange| exchange.connection);
         let connection = token.and_then(|token| self.connections.get(token));
-        connection.is_some_and(|connection| connection.is_unread())
+        connection.is_some_and(|connection| {
+            let lane = connection.lane.as_ref().filter(|lane| lane.is_taken());
+            match lane.and_then(|lane| Some((lane, lane.position(ticket)?))) {
+                Some((lane, at)) => lane.is_waiting(at),
+                None => connection.is_unread(),
+            }
+        })
     }
 
     /// Takes a request back, if the worker has not begun to read it. It does not begin a request whose connection has ended by then.
@@ -42,7 +48,12 @@ impl Proxy {
         let Some(token) = exchange.connection else {
             return false;
         };
-        let Some(connection) = self.connections.get(token) else {
+        if let Some(was_taken_back) = self.withdraw_from_lane(ticket, token) {
+            return was_taken_back;
+        }
+        let (Some(connection), Some(exchange)) =
+            (self.connections.get(token), self.exchanges.get(ticket))
+        else {
             return false;
         };
         if let Sending::Held(body, _) = &mut exchange.sending

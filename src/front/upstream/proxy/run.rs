@@ -11,6 +11,7 @@ use super::super::address::connected;
 use super::super::connection::{Connection, Read, State};
 use super::super::dispatch::{Arrival, Outcome, Place, Ticket};
 use super::super::failure::{Attempt, Failure};
+use super::super::lane::{Lane, Stage};
 use super::super::protocol::Progress;
 use super::super::{Instant, NEVER, after};
 use super::{Exchange, Proxy, Sending, Start, Stream, TICK, answers};
@@ -35,6 +36,12 @@ impl Proxy {
                         place,
                     });
                 }
+                if of.dispatch.wakes_others()
+                    && let Some(wake) = &self.wake
+                {
+                    // It cannot be full: it counts to 2^64.
+                    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
+                }
                 if nobody_left {
                     self.give_up(upstream, now);
                 }
@@ -55,9 +62,17 @@ impl Proxy {
     fn remove(&mut self, upstream: usize, place: Place) {
         let of = &mut self.upstreams[upstream];
         of.dispatch.remove(place);
-        let gone = of.spots.extract_if(.., |spot| spot.place == place);
-        for token in gone.flat_map(|spot| spot.kept) {
-            self.connections.remove(token);
+        let gone: Vec<_> = of
+            .spots
+            .extract_if(.., |spot| spot.place == place)
+            .collect();
+        for spot in gone {
+            for token in spot.kept {
+                self.connections.remove(token);
+            }
+            if let Some(token) = spot.lane {
+                self.close_lane(token, place);
+            }
         }
         self.dirty.push(upstream);
     }
@@ -73,9 +88,25 @@ impl Proxy {
             return self.release(upstream, ticket, place, Outcome::Unknown, now);
         };
         let (fresh, idempotent) = (exchange.fresh, exchange.idempotent);
+        let expected = exchange.expected;
+        let fits_lane = exchange.fits_lane();
+        let mut offers = false;
+        if fits_lane && self.upstreams[upstream].dispatch.has_line(place) {
+            match self.lane_to(upstream, place) {
+                Some((token, Stage::Open)) => return self.enter_lane(token, ticket),
+                Some((_, Stage::Offered)) => {}
+                Some((_, Stage::Closed)) | None => {
+                    let spot = self.upstreams[upstream].spot(place);
+                    offers = spot.is_some_and(|spot| !spot.takes_no_lanes);
+                }
+            }
+        }
         let is_framed = self.upstreams[upstream].settings.protocol.is_framed();
         let sure = !idempotent || is_framed;
-        if !fresh && let Some(token) = self.take_kept(upstream, place, sure) {
+        if !fresh
+            && !offers
+            && let Some(token) = self.take_kept(upstream, place, sure)
+        {
             if let Some(connection) = self.connections.get(token) {
                 connection.state = State::Busy(ticket);
                 connection.reused = true;
@@ -100,7 +131,14 @@ impl Proxy {
         let mut connection = Connection::new(socket, upstream, place, state, protocol);
         connection.deadline = after(now, timeout);
         connection.watches_room = !is_there || connection.is_framed();
+        if offers {
+            // Without one it is as any other connection.
+            connection.lane = Lane::offer(ticket, expected).ok().map(Box::new);
+        }
         let token = self.connections.insert(connection);
+        if offers && let Some(spot) = self.upstreams[upstream].spot(place) {
+            spot.lane = Some(token);
+        }
         let watched = match (&self.watch, self.connections.get(token)) {
             (Some(watch), Some(connection)) => {
                 watch.add(connection.socket(), token, connection.watches_room)
@@ -318,10 +356,13 @@ impl Proxy {
         match connection.read(&mut self.buffer) {
             Read::Bytes(n) => {
                 let buffer = mem::take(&mut self.buffer);
-                self.take_in(token, ticket, &buffer[..n], now);
+                self.take_in_all(token, &buffer[..n], now);
                 self.buffer = buffer;
             }
             Read::Nothing => {}
+            Read::End | Read::Lost(_) if connection.is_left() => {
+                self.failed(token, Failure::NoAnswer, now);
+            }
             Read::End => {
                 let ended = connection.reader.end();
                 let of = &self.upstreams[connection.upstream];
@@ -358,7 +399,8 @@ impl Proxy {
             return;
         };
         let of = &self.upstreams[connection.upstream];
-        if connection.is_given_back(bytes) && of.dispatch.has_line(connection.place) {
+        let is_lane = connection.lane.as_ref().is_some_and(|lane| lane.is_taken());
+        if !is_lane && connection.is_given_back(bytes) && of.dispatch.has_line(connection.place) {
             return self.given_back(token, ticket, now);
         }
         let is_whole = exchange.is_whole();
@@ -444,6 +486,15 @@ impl Proxy {
             return None;
         };
         let (place, upstream) = (connection.place, connection.upstream);
+        if connection.lane.is_some() && self.opens_lane(token) {
+            self.held -= exchange.waiting;
+            self.release(upstream, ticket, place, Outcome::Good, now);
+            self.next_in_lane(token, left_over, now);
+            return Some(exchange);
+        }
+        let Some(connection) = self.connections.get(token) else {
+            return Some(exchange);
+        };
         let of = &mut self.upstreams[upstream];
         let (keep, most_kept) = (of.settings.keep, of.settings.most_kept);
         let spot = of.spots.iter_mut().find(|spot| spot.place == place);
@@ -474,7 +525,7 @@ impl Proxy {
     ) {
         let of = &mut self.upstreams[upstream];
         let change = of.dispatch.ended(ticket, place, outcome, now);
-        if of.dispatch.waiting() > 0 {
+        if of.dispatch.waiting() > 0 || of.dispatch.is_free() {
             self.dirty.push(upstream);
         }
         answers::note(of, place, change);
@@ -482,9 +533,14 @@ impl Proxy {
 
     /// The connection has failed.
     pub(super) fn failed(&mut self, token: u32, failure: Failure, now: Instant) {
-        let Some(connection) = self.connections.remove(token) else {
+        let Some(mut connection) = self.connections.remove(token) else {
             return;
         };
+        if let Some(lane) = connection.lane.take()
+            && lane.is_taken()
+        {
+            return self.fail_lane(&connection, lane, failure, now);
+        }
         let Some(ticket) = connection.ticket() else {
             return;
         };
@@ -498,7 +554,7 @@ impl Proxy {
     }
 
     /// An attempt has failed there: another one, or the end.
-    fn retry_or_answer(
+    pub(super) fn retry_or_answer(
         &mut self,
         ticket: Ticket,
         place: Place,
@@ -613,7 +669,7 @@ impl Proxy {
 }
 
 /// Has an event tell of room to write, or not.
-fn watch_room(
+pub(super) fn watch_room(
     watch: &Option<Watch>,
     connection: &mut Connection,
     token: u32,
@@ -625,6 +681,9 @@ fn watch_room(
         return Ok(());
     }
     match watch {
+        Some(watch) if connection.rings => watch
+            .change_to_end(connection.socket(), token, wanted)
+            .map_err(Failure::Lost),
         Some(watch) => watch
             .change(connection.socket(), token, wanted)
             .map_err(Failure::Lost),
@@ -633,7 +692,7 @@ fn watch_room(
 }
 
 /// An attempt of which nothing is known yet.
-const NEW: Attempt = Attempt {
+pub(super) const NEW: Attempt = Attempt {
     begun: false,
     answered: false,
     idempotent: false,

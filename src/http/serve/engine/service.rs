@@ -174,6 +174,16 @@ impl Watch {
         let (data, flags) = watched(token, writes);
         Ok(epoll::modify(&self.epoll, fd, data, flags)?)
     }
+
+    /// Has a descriptor that is watched tell only of its end, and of room to write. Something else tells when there is something to read.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn change_to_end(&self, fd: impl AsFd, token: u32, writes: bool) -> io::Result<()> {
+        let (data, flags) = watched(token, writes);
+        let flags = flags.difference(EventFlags::IN);
+        Ok(epoll::modify(&self.epoll, fd, data, flags)?)
+    }
 }
 
 fn watched(token: u32, writes: bool) -> (EventData, EventFlags) {
