@@ -64,6 +64,13 @@ pub fn find(own: &Path, part: Part, is_file: impl Fn(&Path) -> bool) -> Result<P
         })
 }
 
+/// The virtual environment that this program is installed in: the folder with a file pyvenv.cfg (PEP 405), of which it lies in `bin`.
+pub fn environment(own: &Path, is_file: impl Fn(&Path) -> bool) -> Option<PathBuf> {
+    let folder = own.parent().filter(|folder| folder.ends_with("bin"))?;
+    let environment = folder.parent()?;
+    is_file(&environment.join("pyvenv.cfg")).then(|| environment.to_owned())
+}
+
 /// The version of the file of a part; `None` if it has no record of it.
 ///
 /// # Errors
@@ -165,6 +172,22 @@ mod tests {
                 result.ok().as_deref(),
                 found.map(Path::new),
                 "{installation}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_environment_is_the_folder_above_bin_with_its_mark() {
+        for (own, mark, found) in [
+            ("/srv/.venv/bin/preforkd", "/srv/.venv/pyvenv.cfg", true),
+            ("/srv/.venv/sbin/preforkd", "/srv/.venv/pyvenv.cfg", false),
+            ("/usr/bin/preforkd", "/usr/bin/pyvenv.cfg", false),
+        ] {
+            let environment = environment(Path::new(own), |file| file == Path::new(mark));
+            assert_eq!(
+                environment,
+                found.then(|| PathBuf::from("/srv/.venv")),
+                "{own}"
             );
         }
     }

@@ -152,7 +152,7 @@ tables! {
         stop_group: bool = false, Reload, only Command;
 
         /// The Python interpreter.
-        python: PathBuf = (none "the first that exists of .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, and python3 in $PATH"), Reload, only Wsgi;
+        python: PathBuf = (none "the first that exists of the Python that runs preforkd as a module, .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, the Python of the virtual environment that preforkd is installed in, and python3 in $PATH"), Reload, only Wsgi;
         /// The number of threads in each worker that call the application.
         threads: Number<1, MAX_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.

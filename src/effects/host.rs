@@ -13,7 +13,7 @@ use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 use super::{data_file, installed, interpreter, time_zone};
 use preforkd_worker::acme::Seen;
 
-use crate::parts::Part;
+use crate::parts::{self, Part};
 use crate::plan::{Credentials, FileState, Host, Launch, User};
 use crate::schedule::Zone;
 
@@ -205,6 +205,11 @@ impl Host for ThisHost {
         } else {
             Ok(path.to_owned())
         }
+    }
+
+    fn own_environment(&self) -> Option<PathBuf> {
+        let own = installed::own().ok()?;
+        parts::environment(&own, |file| file.is_file())
     }
 
     fn extension(&self) -> Result<PathBuf, String> {

@@ -90,6 +90,8 @@ pub trait Host {
     /// # Errors
     /// The script cannot be run, or its answer is not usable.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String>;
+    /// The virtual environment that this preforkd is installed in.
+    fn own_environment(&self) -> Option<PathBuf>;
     /// The path of the extension module of this preforkd.
     ///
     /// # Errors

@@ -21,9 +21,14 @@ struct Invented {
     ids: (u32, u32),
     /// Variables, besides PATH.
     variables: &'static [(&'static str, &'static str)],
+    /// The virtual environment of preforkd.
+    environment: Option<&'static str>,
 }
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 11] = [
+    "/opt/a/bin/python",
+    "/opt/b/bin/python",
+    "/opt/c/bin/python",
     "/usr/bin/python3",
     "/srv/site/.venv/bin/python",
     "/usr/bin/celery",
@@ -147,6 +152,9 @@ impl Host for Invented {
     fn interpreter(&self, path: &Path, _: &Launch) -> Result<PathBuf, String> {
         Ok(path.to_owned())
     }
+    fn own_environment(&self) -> Option<PathBuf> {
+        self.environment.map(PathBuf::from)
+    }
     fn extension(&self) -> Result<PathBuf, String> {
         Ok("/lib/ext.so".into())
     }
@@ -188,13 +196,68 @@ fn plan_with(
     variables: &'static [(&'static str, &'static str)],
     text: &str,
 ) -> Result<Plan, String> {
-    let host = Invented { ids, variables };
+    let host = Invented {
+        ids,
+        variables,
+        environment: None,
+    };
     let plan = Plan::parse(text, Path::new("/srv/app.toml"), &host);
     plan.map_err(|error| error.one_line().replacen("/srv/", "", 1))
 }
 
 fn plan(text: &str) -> Plan {
     plan_as((0, 0), text).expect("a good configuration")
+}
+
+#[test]
+fn the_interpreter_is_the_first_that_applies() {
+    type Variables = &'static [(&'static str, &'static str)];
+    const ALL: Variables = &[
+        ("PREFORKD_PYTHON", "/opt/a/bin/python"),
+        ("VIRTUAL_ENV", "/opt/b"),
+    ];
+    const OF_SHELL: Variables = &[("VIRTUAL_ENV", "/opt/b")];
+    const GONE: Variables = &[
+        ("PREFORKD_PYTHON", "/opt/gone/bin/python"),
+        ("VIRTUAL_ENV", "/opt/b"),
+    ];
+    const RELATIVE: Variables = &[("PREFORKD_PYTHON", "opt/a/bin/python")];
+    let own = Some("/opt/c");
+    for (written, variables, environment, found) in [
+        (
+            "python = '/usr/bin/python3'\nchdir = 'site'",
+            ALL,
+            own,
+            "/usr/bin/python3",
+        ),
+        ("chdir = 'site'", ALL, own, "/opt/a/bin/python"),
+        (
+            "chdir = 'site'",
+            OF_SHELL,
+            own,
+            "/srv/site/.venv/bin/python",
+        ),
+        ("", OF_SHELL, own, "/opt/b/bin/python"),
+        ("", GONE, own, "/opt/b/bin/python"),
+        ("", RELATIVE, own, "/opt/c/bin/python"),
+        ("", &[], own, "/opt/c/bin/python"),
+        ("", &[], Some("/opt/gone"), "/usr/bin/python3"),
+        ("", &[], None, "/usr/bin/python3"),
+    ] {
+        let host = Invented {
+            ids: (0, 0),
+            variables,
+            environment,
+        };
+        let text = format!("[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n{written}");
+        let plan = Plan::parse(&text, Path::new("/srv/app.toml"), &host).expect("a good one");
+        let program = &plan.apps["web"].launch.program;
+        assert_eq!(
+            program,
+            Path::new(found),
+            "{written:?} {variables:?} {environment:?}"
+        );
+    }
 }
 
 #[test]
@@ -666,6 +729,7 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
     let host = Invented {
         ids: (0, 0),
         variables: &[],
+        environment: None,
     };
     let find = |text: &str| {
         let places = control::Places::find(text, Path::new("/srv/app.toml"), &host);
@@ -711,7 +775,11 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
 #[test]
 fn without_a_place_the_control_socket_has_a_name_that_follows_from_the_file() {
     let plan = |file, ids, variables| {
-        let host = Invented { ids, variables };
+        let host = Invented {
+            ids,
+            variables,
+            environment: None,
+        };
         let plan = Plan::parse("[app.q]\ncommand = ['celery']", Path::new(file), &host);
         let usual = plan.expect("fine").usual_control;
         let places = control::Places::find("", Path::new(file), &host);

@@ -13,6 +13,9 @@ use crate::config::{Address, Place, Value};
 /// The program for the interpreter: it loads the extension and runs it.
 const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
+/// The variable in which `python -m preforkd` names its interpreter.
+const OF_MODULE: &str = "PREFORKD_PYTHON";
+
 impl Draft<'_> {
     /// Fills in how to execute the interpreter. Returns whether it is a template. What is probably a mistake is added to `warnings`.
     pub(super) fn wsgi(
@@ -118,7 +121,8 @@ impl Draft<'_> {
         }
     }
 
-    /// The configured interpreter, else that of a virtual environment, else `python3`.
+    /// The configured interpreter, else the one that preforkd was started with as a module, else that of a virtual environment: of the
+    /// project, of the shell, of preforkd; else `python3`.
     fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
         if self.is_unfit() {
             // A wrapper script must not run as another user, nor in another folder.
@@ -140,17 +144,19 @@ impl Draft<'_> {
                 self.lacks(wrong, PathBuf::new())
             });
         }
+        let of_module = self.host.variable(OF_MODULE).map(PathBuf::from);
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
         let environments = [
             Some(chdir.join(".venv")),
             Some(chdir.join("venv")),
             environment,
+            self.host.own_environment(),
         ];
-        let found = environments
+        let environments = environments.into_iter().flatten();
+        let found = of_module
             .into_iter()
-            .flatten()
-            .map(|folder| folder.join("bin/python"))
-            .find(|file| self.host.is_executable(file))
+            .chain(environments.map(|folder| folder.join("bin/python")))
+            .find(|file| file.is_absolute() && self.host.is_executable(file))
             .or_else(|| find_program("python3", chdir, &path, self.host));
         let Some(found) = found else {
             let missing = self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)");

@@ -420,7 +420,10 @@ fn kill_left(master: Pid) {
     let may_be = |stat: &Stat| [&b"preforkd"[..], b"exe"].contains(&&*stat.name);
     let guards = all.iter().filter(|(_, stat)| may_be(stat));
     let guards = guards.filter_map(|(pid, _)| {
-        let table = Table::of(*pid)?;
+        // The next master holds the table too, until nothing is left.
+        let title = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let is_guard = title.windows(5).any(|part| part == b"guard");
+        let table = Table::of(*pid).filter(|_| is_guard)?;
         (table.master() == Some(master)).then_some((*pid, table))
     });
     for (guard, table) in guards {

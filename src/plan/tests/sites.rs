@@ -435,6 +435,7 @@ fn the_sockets_of_two_masters_differ() {
         let host = Invented {
             ids,
             variables: &[],
+            environment: None,
         };
         let plan = Plan::parse(text, Path::new(file), &host).expect("fine");
         plan.apps["web"].sockets[0].1.to_string()
