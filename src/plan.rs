@@ -113,6 +113,8 @@ pub struct Listener {
     pub group: Option<u32>,
     /// Whether the start, or a reload, fails without it.
     pub required: bool,
+    /// Whether it is open also while its app has no worker. Otherwise it is opened with the start of one.
+    pub stays_open: bool,
 }
 
 #[cfg(test)]
@@ -128,6 +130,7 @@ impl Listener {
             owner: None,
             group: None,
             required: true,
+            stays_open: true,
         }
     }
 }

@@ -56,7 +56,7 @@ pub use demand::{Load, Range};
 use displacing::Outage;
 pub use event::Event;
 use facts::Extent;
-pub use policy::{GiveUp, Policy, Readiness, Replace, Restart, STAYED_UP};
+pub use policy::{GiveUp, Policy, READY_AFTER_EXEC, Readiness, Replace, Restart, STAYED_UP};
 use recycling::Recycling;
 use roster::Roster;
 use worker::State;

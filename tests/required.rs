@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 
 use common::programs::write_script;
 use common::{Run, app, ask, preforkd, through_shell, worker};
@@ -95,6 +97,88 @@ fn clients_of_an_app_that_does_not_start_are_refused_until_it_does() {
             UnixStream::connect(run.path("more.sock")).expect("it listens");
             run.reload();
         }
+        run.stop();
+    }
+}
+
+/// Waits until clients at both listeners are refused. An attempt to start a worker may just be made; a client that it lets in at the port
+/// is cut off. (What the init system keeps of a unix socket is this test's.)
+fn are_refused(run: &Run, address: SocketAddr) {
+    let tcp = || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.write_all(b"pid\n")?;
+        stream.read(&mut [0])
+    };
+    let unix = || UnixStream::connect(run.path("more.sock"));
+    let refused = loop {
+        if let Err(error) = tcp() {
+            break error.kind();
+        }
+    };
+    let kinds = [
+        ErrorKind::ConnectionRefused,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+    ];
+    assert!(kinds.contains(&refused), "{refused}");
+    let refused = loop {
+        if let Err(error) = unix() {
+            break error.kind();
+        }
+    };
+    assert_eq!(refused, ErrorKind::NotFound);
+}
+
+/// The worker of these tests accepts from its first listener only.
+fn both_listen(run: &Run, address: SocketAddr) {
+    let stream = TcpStream::connect(address).expect("it listens");
+    assert!(!ask(stream, "pid").is_empty());
+    UnixStream::connect(run.path("more.sock")).expect("it listens");
+}
+
+/// A worker of another app reads from a pipe before it is ready.
+#[test]
+fn an_app_that_is_not_required_refuses_and_serves_also_while_others_start_or_are_replaced() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("an address");
+    drop(port);
+    for reloads in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        mkfifo(&folder.path().join("gate"), Mode::S_IRWXU).expect("room");
+        let hold = folder.path().join("hold");
+        if !reloads {
+            std::fs::write(&hold, "").expect("room");
+        }
+        let worker = worker();
+        let script = format!("test -e cured || exit 3; exec {worker}");
+        let more = format!(
+            "command = ['/bin/sh', '-c', '{script}']\nlisten = ['{address}', 'unix:more.sock']"
+        );
+        let script = format!("test -e hold && cat gate; exec {worker}");
+        let slow = format!("[app.slow]\ncommand = ['/bin/sh', '-c', '{script}']\n");
+        let mut run = Run::begin_in(folder, &(with_optional(&more) + &slow), |_| {});
+        if reloads {
+            run.message("READY=1");
+            std::fs::write(&hold, "").expect("room");
+            run.signal(Signal::SIGHUP);
+        }
+        // It is opened when it is read.
+        let gate = OpenOptions::new().write(true).open(run.path("gate"));
+        let gate = gate.expect("it is there");
+        run.logged(&["app=more gen=1: not listening on ", &address.to_string()]);
+        for _ in 0..3 {
+            run.logged(&["app=more worker=0 gen=1", "exited with status 3"]);
+            are_refused(&run, address);
+        }
+        run.write("cured", "");
+        run.logged(&["app=more worker=0 gen=1", "ready after"]);
+        both_listen(&run, address);
+        let (_, text) = status(&run);
+        let phase = if reloads { "reloading" } else { "starting" };
+        assert!(text.contains(phase), "{text}");
+        drop(gate);
+        run.message("READY=1");
+        both_listen(&run, address);
         run.stop();
     }
 }
@@ -414,4 +498,45 @@ fn an_app_with_a_schedule_that_lacks_a_file_is_not_run_until_a_reload_finds_it()
         assert_eq!(status(&run).0, Some(0));
         run.stop();
     }
+}
+
+#[test]
+fn a_program_that_ends_at_once_was_never_ready_in_any_attempt() {
+    let script = "test -e cured || exit 3; echo $$$$ > pid; mv pid runs; exec sleep 1000";
+    let more = format!(
+        "command = ['/bin/sh', '-c', '{script}']\nready = 'exec'\nlisten = 'unix:more.sock'"
+    );
+    let mut run = only_web_is_ready(&with_optional(&more));
+    let fails = |run: &mut Run| {
+        let ended = ["app=more worker=0", "exited with status 3"];
+        for _ in 0..6 {
+            let line = run.logged(&ended);
+            assert!(line.contains("before it was ready"), "{line}");
+        }
+        let (code, text) = status(run);
+        assert_eq!(code, Some(4), "{text}");
+        assert!(text.contains("more: 0/1 ready"), "{text}");
+    };
+    run.logged(&["app=more gen=1: not listening on ", "more.sock"]);
+    fails(&mut run);
+    run.write("cured", "");
+    let line = run.logged(&["app=more worker=0", "ready after"]);
+    assert!(line.contains("ready after 1"), "{line}");
+    run.logged(&["app=more: all its workers are ready now"]);
+    UnixStream::connect(run.path("more.sock")).expect("it listens");
+
+    // A worker that crashes is replaced at once, by one that ends at once.
+    run.reload();
+    let pid = std::fs::read_to_string(run.path("runs")).expect("it has written that");
+    std::fs::remove_file(run.path("cured")).expect("it is there");
+    let pid = Pid::from_raw(pid.trim().parse().expect("a number"));
+    kill(pid, Signal::SIGKILL).expect("it runs");
+    let line = run.logged(&["app=more worker=0", "SIGKILL"]);
+    assert!(line.contains("starting a replacement"), "{line}");
+    fails(&mut run);
+    UnixStream::connect(run.path("more.sock")).expect("it has served");
+    let log = run.stop();
+    let ready = log.lines().filter(|line| line.contains("app=more worker"));
+    let ready = ready.filter(|line| line.contains("ready after"));
+    assert_eq!(ready.count(), 2, "one of each generation: {log}");
 }

@@ -126,7 +126,7 @@ tables! {
         /// The share of memory (PSS) above which a worker is replaced by a fresh one, with all processes of its session.
         max_memory: Size = (none "none"), Reload;
 
-        /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
+        /// When a worker counts as ready: when it sends READY=1, when its program has run for a second, or when it has run for this time.
         ready: Ready = (none "notify, with restart = never exec"), Reload, only Command;
         /// When a worker that has ended of itself is started again.
         restart: Restart = "always", Reload, only Command;
@@ -258,7 +258,7 @@ tables! {
         /// What the first worker of the new generation must pass: a request, a connection or a program.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
-        soak: Time = (none "none, with ready = exec 1s"), Reload;
+        soak: Time = (none "none"), Reload;
         /// How many older generations may still finish what they serve.
         max_draining: Number<1, NO_LIMIT> = 4, Reload;
         /// How many workers more than wanted may exist while the new generation takes over.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use log::{info, warn};
 use nix::errno::Errno;
@@ -21,6 +21,7 @@ mod bind;
 mod holder;
 mod passed;
 mod store;
+mod waiting;
 
 pub use store::Order;
 
@@ -103,6 +104,7 @@ struct Open {
 }
 
 impl Open {
+    /// A socket that is bound and does not listen.
     fn bound(wanted: &Listener, since: u64, socket: OwnedFd, file: Option<SocketFile>) -> Self {
         Self {
             sockets: vec![socket],
@@ -110,22 +112,12 @@ impl Open {
             since,
             inherited: false,
             file,
-            refuses: false,
+            refuses: true,
             is_proposed: false,
         }
     }
 
-    /// Refuses clients, also those that wait, and stays bound: shutdown(2), tcp(7). So nobody else gets the address, and whoever keeps
-    /// the socket keeps the right one.
-    fn refuse(&mut self) {
-        for socket in &self.sockets {
-            // This fails for a socket that does not listen.
-            let _ = socket::shutdown(socket.as_raw_fd(), socket::Shutdown::Read);
-        }
-        self.refuses = true;
-    }
-
-    /// Listens again. Returns whether it did not.
+    /// Listens. Returns whether it did not.
     fn listen(&mut self) -> Result<bool, Reason> {
         if !self.refuses {
             return Ok(false);
@@ -192,9 +184,11 @@ impl Open {
 pub struct Listeners {
     /// For each address, the one that serves, and after it the one of the candidate if that has another.
     open: BTreeMap<Address, Vec<Open>>,
-    /// Those that could not be opened when they were configured or were closed for now: they are not required, or somebody else has
-    /// their address who is about to end.
+    /// Those that are not open: they could not be opened when they were configured, because somebody else has their address, or their app
+    /// has no worker.
     missing: BTreeMap<Address, Listener>,
+    /// The generation for which listeners were opened and that has not taken over.
+    proposed: Option<u64>,
     passed: Vec<Passed>,
     /// Masters that were killed and of which something is left, until the first generation has taken over.
     ended: Vec<Pid>,
@@ -222,6 +216,7 @@ impl Listeners {
         let mut listeners = Self {
             open: BTreeMap::new(),
             missing: BTreeMap::new(),
+            proposed: None,
             ended: Vec::new(),
             passed,
             discarded: BTreeSet::new(),
@@ -234,7 +229,8 @@ impl Listeners {
     }
 
     /// Opens the wanted listeners that are not open yet, and those whose path leads to another file by now. Returns their addresses,
-    /// and why others that are not required cannot be opened.
+    /// and why others that are not required cannot be opened. Of those that do not stay open while their app has no worker, this is only
+    /// tried: [`Listeners::open_missing`] opens them.
     ///
     /// # Errors
     /// One of them that is required cannot be opened, or not be bound anew; then none is. One that is open stays as it is.
@@ -243,6 +239,8 @@ impl Listeners {
         wanted: &[Listener],
         generation: u64,
     ) -> Result<(Vec<Address>, Vec<Error>), Error> {
+        // Those of the first start serve as soon as they are open.
+        self.proposed = Some(generation).filter(|generation| *generation > 0);
         self.open_all(wanted, generation, |_| false)
     }
 
@@ -279,12 +277,17 @@ impl Listeners {
             let mut open = self.open.get_mut(address).and_then(|all| all.last_mut());
             let is_open = open.is_some();
             if let Some(open) = &mut open {
-                if listener.required
+                if listener.stays_open
                     && let Err(reason) = open.listen()
                 {
                     let address = address.clone();
-                    self.close(&opened);
-                    return Err(Error { address, reason });
+                    let error = Error { address, reason };
+                    if listener.required {
+                        self.close_proposed();
+                        return Err(error);
+                    }
+                    missing.push(error);
+                    continue;
                 }
                 if !open.is_in_place() && open.restore() == Ok(true) && open.is_in_place() {
                     info!("the file of {address} was removed; made it again");
@@ -294,10 +297,14 @@ impl Listeners {
                     continue;
                 }
             }
-            match self.new_one(listener, generation) {
-                Ok(mut new) => {
-                    // Those of the first start serve as soon as they are open.
-                    new.is_proposed = generation > 0;
+            let listens = listener.stays_open || is_open;
+            match self.new_one(listener, generation, listens) {
+                // Whoever finds a file that nobody listens at takes it for one that was left behind.
+                Ok(new) if new.refuses && new.file.is_some() => {
+                    let missing = self.missing.entry(address.clone());
+                    missing.or_insert_with(|| listener.clone());
+                }
+                Ok(new) => {
                     if is_open {
                         info!("the file of {address} was removed or replaced; bound a new socket");
                     }
@@ -316,10 +323,12 @@ impl Listeners {
                     let address = address.clone();
                     let error = Error { address, reason };
                     if listener.required && !may_wait(&error) {
-                        self.close(&opened);
+                        self.close_proposed();
                         return Err(error);
                     }
-                    self.missing.insert(error.address.clone(), listener.clone());
+                    // That of the running generation may be tried again first.
+                    let wanted = self.missing.entry(error.address.clone());
+                    wanted.or_insert_with(|| listener.clone());
                     missing.push(error);
                 }
             }
@@ -327,66 +336,8 @@ impl Listeners {
         Ok((opened, missing))
     }
 
-    /// Opens a listener that is missing, for workers of this generation. Returns whether it was not open yet.
-    ///
-    /// # Errors
-    /// It still cannot be opened.
-    pub fn open_missing(&mut self, address: &Address, generation: u64) -> Result<bool, Error> {
-        let open = self.open.get_mut(address).into_iter().flatten();
-        let theirs = open.rev().find(|open| open.since <= generation);
-        let is_open = theirs.is_some();
-        if let Some(open) = theirs
-            && open.listen().map_err(|reason| Error {
-                address: address.clone(),
-                reason,
-            })?
-        {
-            return Ok(true);
-        }
-        let Some(listener) = self.missing.get(address).filter(|_| !is_open) else {
-            return Ok(false);
-        };
-        let new = match self.open.contains_key(address) {
-            false => self.new_one(listener, generation),
-            true => {
-                let text = "a reload that is not complete has opened it for its own workers";
-                Err(text.to_owned().into())
-            }
-        };
-        let new = new.map_err(|reason| Error {
-            address: address.clone(),
-            reason,
-        })?;
-        self.open.insert(address.clone(), vec![new]);
-        Ok(true)
-    }
-
-    /// Closes these listeners, which no worker of this generation serves for now, so that clients are refused and need not wait.
-    /// [`Listeners::open_missing`] opens them again. Those of the init system stay as they are: they are its own.
-    /// Returns those that were closed.
-    pub fn close_for_now(&mut self, addresses: &[&Address], generation: u64) -> Vec<Address> {
-        let mut closed = Vec::new();
-        for address in addresses {
-            let Some([open]) = self.open.get_mut(*address).map(Vec::as_mut_slice) else {
-                continue;
-            };
-            if open.inherited || open.refuses || open.since > generation {
-                continue;
-            }
-            // A unix socket cannot listen again.
-            match open.file {
-                None => open.refuse(),
-                Some(_) => {
-                    self.missing.insert((*address).clone(), open.wanted.clone());
-                    self.open.remove(*address);
-                }
-            }
-            closed.push((*address).clone());
-        }
-        closed
-    }
-
-    fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, Reason> {
+    /// A new socket of a listener, which listens or is only bound. One that was passed always listens.
+    fn new_one(&self, listener: &Listener, since: u64, listens: bool) -> Result<Open, Reason> {
         let passed = self.passed.iter();
         let passed = passed.filter(|passed| passed.serves(&listener.address));
         let sockets = passed
@@ -400,16 +351,22 @@ impl Listeners {
                 inherited: true,
                 file: None,
                 refuses: false,
-                is_proposed: false,
+                is_proposed: self.proposed == Some(since),
             });
         }
-        match &listener.address {
-            Address::Tcp(address) => bind::tcp(*address, listener)
-                .map(|socket| Open::bound(listener, since, socket, None)),
-            Address::Unix(path) => bind::unix(path, listener, &self.ended)
-                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file))),
-            Address::Inherited(_) => Err(self.not_passed().into()),
-        }
+        let (socket, file) = match &listener.address {
+            Address::Tcp(address) => (bind::tcp(*address, listener, listens)?, None),
+            Address::Unix(path) => {
+                let (socket, file) = bind::unix(path, listener, &self.ended, listens)?;
+                (socket, Some(file))
+            }
+            Address::Inherited(_) => return Err(self.not_passed().into()),
+        };
+        Ok(Open {
+            refuses: !listens,
+            is_proposed: self.proposed == Some(since),
+            ..Open::bound(listener, since, socket, file)
+        })
     }
 
     /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
@@ -421,16 +378,15 @@ impl Listeners {
         open.map_or(Ok(false), Open::restore)
     }
 
-    /// Closes these listeners of a candidate, as `open` has returned them.
-    pub fn close(&mut self, addresses: &[Address]) {
-        for address in addresses {
-            if let Some(all) = self.open.get_mut(address) {
-                let closed = all.pop();
-                self.discarded
-                    .extend(closed.map(|open| (address.clone(), open.since)));
+    /// Closes what was opened for the candidate only.
+    pub fn close_proposed(&mut self) {
+        for (address, all) in &mut self.open {
+            for closed in all.extract_if(.., |open| open.is_proposed) {
+                self.discarded.insert((address.clone(), closed.since));
             }
         }
         self.open.retain(|_, all| !all.is_empty());
+        self.proposed = None;
     }
 
     /// Applies changed settings to open listeners: accept queue, mode and owner. Returns what failed.
@@ -443,6 +399,8 @@ impl Listeners {
                     failures.push(format!("{}: {reason}", listener.address));
                 }
                 open.wanted = listener.clone();
+            } else if let Some(missing) = self.missing.get_mut(&listener.address) {
+                *missing = listener.clone();
             }
         }
         failures
@@ -459,6 +417,7 @@ impl Listeners {
             .collect();
         self.open.retain(|address, _| wanted(address));
         self.ended.clear();
+        self.proposed = None;
         let open = &self.open;
         self.missing
             .retain(|address, _| wanted(address) && !open.contains_key(address));

@@ -77,7 +77,8 @@ impl<W: World> Master<W> {
     /// An app has all its workers.
     fn has_settled(&mut self, name: &Name) {
         let app = self.workers.apps.get_mut(name);
-        let awaited = app.is_some_and(|app| std::mem::take(&mut app.installed));
+        let installed = app.filter(|app| app.is_installed());
+        let awaited = installed.and_then(|app| app.installed.take()).is_some();
         // The line about the whole generation follows otherwise.
         if awaited && *self.release.state() == State::Idle {
             info!("app={name}: all its workers are ready now");

@@ -14,7 +14,6 @@ use super::report;
 use super::turn::Turn;
 use super::workers::children::Children;
 use super::world::{Left, NotOpened, Opened, Private, Role, Start, World};
-use crate::config::Address;
 use crate::plan::{App, LogFile, Plan, TRIED_AGAIN};
 use crate::release::{Fact, Generation, Name};
 
@@ -34,7 +33,6 @@ pub(super) struct Candidate {
     pub(super) kept: BTreeSet<String>,
     /// The apps that must start, besides those that are required.
     must_start: BTreeSet<String>,
-    listeners: Vec<Address>,
     log_files: Vec<LogFile>,
     /// The apps whose command `before` was run.
     ran: BTreeSet<Name>,
@@ -93,7 +91,7 @@ impl Preparation {
     ) {
         self.is_first = true;
         self.generation = generation;
-        self.open_log_files(turn, Proposal::of_all(plan), Vec::new());
+        self.open_log_files(turn, Proposal::of_all(plan));
     }
 
     /// Begins with the check of the configuration, which is to become this generation.
@@ -170,7 +168,7 @@ impl Preparation {
                 missing,
             }) => {
                 if let Some(reason) = proposal.waits(&missing) {
-                    turn.world.close_listeners(&listeners);
+                    turn.world.close_listeners();
                     return self.fail(turn, reason.to_owned());
                 }
                 for (address, why) in &missing {
@@ -182,7 +180,7 @@ impl Preparation {
                 for name in proposal.take_back(&listeners) {
                     info!("app={name}: it has a new socket, so its workers are replaced");
                 }
-                self.open_log_files(turn, proposal, listeners);
+                self.open_log_files(turn, proposal);
             }
             Err(NotOpened {
                 why,
@@ -199,12 +197,7 @@ impl Preparation {
         }
     }
 
-    fn open_log_files<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        proposal: Proposal,
-        listeners: Vec<Address>,
-    ) {
+    fn open_log_files<W: World>(&mut self, turn: &mut Turn<W>, proposal: Proposal) {
         let Proposal {
             plan,
             kept,
@@ -235,7 +228,6 @@ impl Preparation {
             plan,
             kept,
             must_start,
-            listeners,
             log_files,
             ran: BTreeSet::new(),
         });
@@ -485,7 +477,7 @@ impl Preparation {
     /// Closes everything that was opened for the candidate.
     pub(super) fn discard<W: World>(&mut self, turn: &mut Turn<W>) {
         if let Some(candidate) = self.candidate.take() {
-            turn.world.close_listeners(&candidate.listeners);
+            turn.world.close_listeners();
             turn.world.close_log_files(&candidate.log_files);
         }
     }

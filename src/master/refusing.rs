@@ -1,7 +1,11 @@
 //! Apps that are not required and have no worker: their listeners are closed until the next attempt to start one, so that clients are
 //! refused at once and need not wait for nobody.
 //!
-//! What has served keeps its listeners while it is tried again, like any other app: that is an interruption, and its clients may wait.
+//! A listener is opened with the start of a worker ([`World::open_missing_listener`]), whatever goes on meanwhile: so it can be closed
+//! whenever its app has no worker, also during the first start and a reload.
+//!
+//! What has served keeps its listeners while it is tried again, like any other app: that is an interruption, and its clients may wait. Not
+//! so where no worker comes before the next release.
 
 use log::info;
 
@@ -9,72 +13,76 @@ use super::Master;
 use super::workers::App;
 use super::world::World;
 use crate::config::Address;
-use crate::plan;
 use crate::release::Name;
 
 impl<W: World> Master<W> {
-    /// Closes the listeners of apps of which no worker is about to start.
+    /// Closes the listeners of apps of which no worker runs or was requested.
     pub(super) fn refuse_clients(&mut self) {
         if self.is_stopping() {
             return;
         }
-        let now = self.turn.now;
-        let idle = self.workers.configured().filter(|(name, app)| {
-            // What is left of its workers holds the sockets, too.
-            is_idle(app, now) && !self.templates.has_of(name) && !self.leftovers.has_of(name)
-        });
-        let idle = idle.filter(|(_, app)| !self.is_prepared_for(app));
+        let idle = self.workers.configured().filter(|(_, app)| is_idle(app));
         let idle: Vec<_> = idle.map(|(name, _)| name.clone()).collect();
         for name in idle {
             self.refuse_clients_of(&name);
         }
     }
 
-    /// Whether the candidate has a listener of this app, whichever app it is for then: it was open already when the candidate was prepared.
-    fn is_prepared_for(&self, app: &App) -> bool {
-        let candidate = self.preparation.candidate();
-        let wanted = candidate.map_or(&[][..], |candidate| &candidate.plan.listeners);
-        let Some((_, plan)) = app.current() else {
-            return false;
-        };
-        let mut sockets = plan.sockets.iter();
-        sockets.any(|(_, address)| wanted.iter().any(|listener| listener.address == *address))
-    }
-
     fn refuse_clients_of(&mut self, name: &Name) {
-        let Some(app) = self.workers.apps.get_mut(name) else {
+        let Some(app) = self.workers.apps.get(name) else {
             return;
         };
-        app.refuses = true;
         let Some((generation, plan)) = app.current() else {
             return;
         };
-        let addresses: Vec<&Address> = plan.sockets.iter().map(|(_, address)| address).collect();
+        // What is left of its workers holds the sockets, too. A unix socket that is closed here listens on there.
+        let is_shared = self.templates.has_of(name) || self.leftovers.has_of(name);
+        let addresses = plan.sockets.iter().map(|(_, address)| address);
+        let addresses: Vec<&Address> = addresses
+            .filter(|address| !(is_shared && matches!(address, Address::Unix(_))))
+            .filter(|address| !self.is_needed(name, address))
+            .collect();
         let closed = self.turn.world.close_for_now(&addresses, generation);
         for address in &closed {
             self.ignored.closed(address);
         }
-        let is_new = app.refused_in.replace(generation) != Some(generation);
-        if is_new && !closed.is_empty() {
+        let app = self.workers.apps.get_mut(name);
+        if let Some(app) = app.filter(|_| !closed.is_empty())
+            && app.refused_in.replace(generation) != Some(generation)
+        {
             let closed: Vec<_> = closed.iter().map(Address::to_string).collect();
             let closed = closed.join(", ");
             info!("app={name} gen={generation}: not listening on {closed} while no worker runs");
         }
     }
+
+    /// Whether a listener of an app without a worker must be open for another app, or stays open in the candidate.
+    fn is_needed(&self, name: &Name, address: &Address) -> bool {
+        let candidate = self.preparation.candidate();
+        let mut proposed = candidate.iter().flat_map(|it| &it.plan.listeners);
+        if proposed.any(|listener| listener.stays_open && listener.address == *address) {
+            return true;
+        }
+        let others = self.workers.apps.iter().filter(|(other, _)| *other != name);
+        let mut others = others.filter(|(_, app)| !is_idle(app));
+        others.any(|(_, app)| {
+            let plans = app.plans.values();
+            let mut sockets = plans.flat_map(|plan| &plan.sockets);
+            sockets.any(|(_, theirs)| theirs == address)
+        })
+    }
 }
 
-/// Whether no worker of an app runs or is about to be started, apart from the next attempt.
-fn is_idle(app: &App, now: std::time::Instant) -> bool {
+/// Whether an app that may refuse clients has no worker: one that could be started now was requested.
+fn is_idle(app: &App) -> bool {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
     // The load that a listener reports starts workers.
-    let may_be = |plan: &plan::App| !plan.required && plan.policy.range.is_none();
-    let is_held = supervisor.is_held() || app.waits.is_some();
-    let waits = supervisor.retry_at().is_some_and(|at| at > now) && supervisor.lacks_workers();
-    !app.refuses
+    let may_refuse = app
+        .current()
+        .is_some_and(|(_, plan)| !plan.required && plan.policy.range.is_none());
+    let is_done = counts.finished + counts.failed >= counts.wanted;
+    may_refuse
         && counts.ready + counts.starting + counts.leaving == 0
-        && (supervisor.is_given_up() || app.installed && (waits || is_held))
+        && (supervisor.is_given_up() || app.is_installed() || is_done)
         && !supervisor.is_paused()
-        && !supervisor.has_candidate()
-        && !supervisor.is_displaced()
-        && app.current().is_some_and(|(_, plan)| may_be(plan))
 }

@@ -79,9 +79,6 @@ impl<W: World> Master<W> {
         for name in names {
             match self.configure(generation, name) {
                 Ok(Some(policy)) => {
-                    if let Some(app) = self.workers.apps.get_mut(name) {
-                        app.installed = false;
-                    }
                     let fixed = policy.range.is_none();
                     let kept = self.choices.kept_number(name, policy.workers);
                     let policy = match self.release.current() {
@@ -120,7 +117,7 @@ impl<W: World> Master<W> {
                     warn!("app={name} {warning}");
                 }
                 if let Some(app) = self.workers.apps.get_mut(name) {
-                    app.installed = true;
+                    app.installed = Some(generation);
                 }
                 let installation = Event::Install(generation, policy);
                 self.turn.queue_event(name, installation);
@@ -250,7 +247,7 @@ impl<W: World> Master<W> {
             .configured()
             .any(|(_, app)| app.supervisor.is_paused());
         let (installed, required): (Vec<_>, Vec<_>) =
-            lacking.partition(|(_, app)| app.installed || !app.is_required());
+            lacking.partition(|(_, app)| app.is_installed() || !app.is_required());
         let installed: Vec<_> = installed.iter().map(|(name, _)| &***name).collect();
         let purpose = self.choices.scope().purpose();
         if let Purpose::Stop(names) = &purpose {
@@ -377,7 +374,7 @@ impl<W: World> Master<W> {
     /// Whether the rollout does not wait for an app: it has taken over without proof. At the first start that is any app that is not
     /// required, also one that was ready and has failed since.
     fn need_not_wait_for(&self, app: &App) -> bool {
-        app.installed || self.release.outcome().is_none() && !app.is_required()
+        app.is_installed() || self.release.outcome().is_none() && !app.is_required()
     }
 }
 

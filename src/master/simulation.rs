@@ -31,6 +31,7 @@ mod world;
 
 use super::world::{Arrived, ClientId, Notice, Sender, Source, World};
 use super::{Master, Outcome};
+use crate::config::Address;
 use crate::release::{self, Name, State};
 use crate::supervisor::{Replace, Restart};
 use disk::{Code, Disk, End, NAMES, Periodic, Written};
@@ -52,6 +53,10 @@ struct History {
     /// The generations that served each app before the current release.
     serving: BTreeMap<Name, BTreeSet<u64>>,
     orders: Orders,
+    /// The apps of which a worker was ready, as long as they are known.
+    served: BTreeSet<Name>,
+    /// For how many turns a listener has been open for nobody.
+    deserted: BTreeMap<Address, u32>,
     /// The apps that come before each app, as they were when the stop began; without those that are paused.
     order: BTreeMap<String, BTreeSet<String>>,
     /// The master was told to hurry.
@@ -83,6 +88,8 @@ impl History {
             wanted: BTreeMap::new(),
             serving: BTreeMap::new(),
             orders: Orders::default(),
+            served: BTreeSet::new(),
+            deserted: BTreeMap::new(),
             order: BTreeMap::new(),
             urgent: false,
         };

@@ -582,8 +582,8 @@ impl World for System {
         self.open_missing(address, generation)
     }
 
-    fn close_listeners(&mut self, addresses: &[Address]) {
-        self.listeners.close(addresses);
+    fn close_listeners(&mut self) {
+        self.listeners.close_proposed();
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {

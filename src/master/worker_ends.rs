@@ -164,8 +164,9 @@ impl<W: World> Master<W> {
             self.perform(&child.app, action);
         }
         let app = self.workers.apps.get(&child.app);
-        let given_up = app
-            .is_some_and(|app| app.supervisor.is_given_up() && app.is_required() && !app.installed);
+        let given_up = app.is_some_and(|app| {
+            app.supervisor.is_given_up() && app.is_required() && !app.is_installed()
+        });
         // Otherwise the first start would wait for it for ever.
         if background > 0 && given_up && self.release.outcome().is_none() && !self.is_stopping() {
             let reason = format!("app={} puts itself into the background", child.app);

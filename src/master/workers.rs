@@ -37,15 +37,13 @@ pub(super) struct App {
     pub(super) removed: bool,
     /// All its workers have ended after a stop.
     pub(super) ended: bool,
-    /// Its current generation has taken over without proof, and has not had all its workers yet: nothing waits for it.
-    pub(super) installed: bool,
+    /// The generation that has taken over without proof, until it has had all its workers.
+    pub(super) installed: Option<Generation>,
     /// It waits for what an earlier master has left.
     pub(super) waits: Option<Waits>,
     /// Why its latest worker was not started.
     pub(super) not_started: Option<NotStarted>,
-    /// Its listeners were closed until a worker is started.
-    pub(super) refuses: bool,
-    /// The latest generation in which that was said.
+    /// The latest generation in which it was said that its listeners are closed.
     pub(super) refused_in: Option<Generation>,
     /// How a worker of its newest generation has failed last.
     pub(super) failure: Option<String>,
@@ -63,6 +61,11 @@ impl App {
     pub(super) fn current(&self) -> Option<(Generation, &plan::App)> {
         let generation = self.supervisor.generation()?;
         Some((generation, self.plans.get(&generation)?))
+    }
+
+    /// Whether its current generation has taken over without proof, and has not had all its workers yet: nothing waits for it.
+    pub(super) fn is_installed(&self) -> bool {
+        self.installed.is_some() && self.installed == self.supervisor.generation()
     }
 
     /// Whether the first start fails without it. One that has no plan is taken for required.
@@ -131,10 +134,9 @@ impl Workers {
             plans: BTreeMap::new(),
             removed: false,
             ended: false,
-            installed: false,
+            installed: None,
             waits: None,
             not_started: None,
-            refuses: false,
             refused_in: None,
             failure: None,
             last_output: None,
@@ -142,8 +144,6 @@ impl Workers {
         app.removed = false;
         app.failure = None;
         app.last_output = None;
-        // Its listeners were opened for this generation.
-        app.refuses = false;
         app.plans.insert(generation, Rc::new(plan));
     }
 

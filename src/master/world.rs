@@ -55,7 +55,7 @@ pub enum Source {
 /// What became of the listeners of a candidate.
 #[derive(Debug, Default)]
 pub struct Opened {
-    /// Those that are open now and were not before.
+    /// Those that have a new socket.
     pub new: Vec<Address>,
     /// Those that are not required and cannot be opened, and why.
     pub missing: Vec<(Address, String)>,
@@ -503,7 +503,7 @@ pub trait World {
     fn earlier_left(&mut self, left: &Left) -> Option<Killed>;
 
     /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
-    /// addresses.
+    /// addresses. Of those that do not stay open while their app has no worker, this is only tried.
     ///
     /// # Errors
     /// One of them that is required cannot be opened; then none is.
@@ -513,8 +513,8 @@ pub trait World {
         generation: Generation,
     ) -> Result<Opened, NotOpened>;
 
-    /// Opens a listener that could not be opened with its configuration, or was closed for now, for workers of this generation. Returns
-    /// whether it was not open yet.
+    /// Opens a listener that could not be opened with its configuration, or is closed for now, for workers of this generation. It may have
+    /// been opened for the candidate. Returns whether it did not listen yet.
     ///
     /// # Errors
     /// It still cannot be opened.
@@ -528,8 +528,8 @@ pub trait World {
     /// no more. Returns those that were closed.
     fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address>;
 
-    /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
-    fn close_listeners(&mut self, addresses: &[Address]);
+    /// Closes what was opened for the candidate only.
+    fn close_listeners(&mut self);
 
     /// Closes all other listeners, and applies changed settings to the wanted ones. Returns the closed addresses, and
     /// what failed.

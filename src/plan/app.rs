@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, lossless};
 use crate::config::{Address, Stdin, StopSignal};
-use crate::supervisor::{Policy, Replace};
 #[cfg(test)]
-use crate::supervisor::{Readiness, Restart};
+use crate::supervisor::Restart;
+use crate::supervisor::{Policy, Readiness, Replace};
 
 /// A pool of like workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,12 @@ impl App {
             Replace::StartFirst => Duration::ZERO,
             Replace::StopFirst => self.time_to_stop(),
         };
-        let starts = self.policy.start_timeout.saturating_add(proof);
+        let matures = match self.policy.readiness {
+            Readiness::After(time) => time,
+            Readiness::Notify | Readiness::Finished => Duration::ZERO,
+        };
+        let ready = self.policy.start_timeout.saturating_add(matures);
+        let starts = ready.saturating_add(proof);
         starts.saturating_add(ends)
     }
 

@@ -10,7 +10,7 @@ use super::lacking::Lacking;
 use super::upstreams::Reached;
 use super::{App, Host, Launch, Listener, Recycle, Stop, normal};
 use crate::config::{self, App as Written, Apps, Place, Ready, When};
-use crate::supervisor::Readiness;
+use crate::supervisor::{READY_AFTER_EXEC, Readiness};
 
 /// An `[app.NAME]` table while it is checked.
 pub(super) struct Draft<'a> {
@@ -177,9 +177,11 @@ impl Draft<'_> {
     /// When a program is ready.
     pub(super) fn readiness(&self) -> Readiness {
         match self.written.ready.as_deref() {
-            None if *self.written.restart == config::Restart::Never => Readiness::Exec,
+            None if *self.written.restart == config::Restart::Never => {
+                Readiness::After(READY_AFTER_EXEC)
+            }
             None | Some(Ready::Notify) => Readiness::Notify,
-            Some(Ready::Exec) => Readiness::Exec,
+            Some(Ready::Exec) => Readiness::After(READY_AFTER_EXEC),
             Some(Ready::After(time)) => Readiness::After(*time),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Draft, Hang};
 use crate::config::{self, Place, Then, Workers};
-use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace, Restart, STAYED_UP};
+use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace, Restart};
 
 impl Draft<'_> {
     pub(super) fn policy(
@@ -43,12 +43,7 @@ impl Draft<'_> {
             }),
             check,
             max_draining: reload.max_draining.0,
-            soak: match (&reload.soak, readiness) {
-                (Some(soak), _) => soak.0,
-                // That a program was executed proves nothing.
-                (None, Readiness::Exec) => STAYED_UP,
-                (None, _) => Duration::ZERO,
-            },
+            soak: reload.soak.as_ref().map_or(Duration::ZERO, |soak| soak.0),
             surge: reload.surge.as_ref().map(|surge| surge.0),
             backoff: Default::default(),
         })

@@ -7,7 +7,7 @@ use preforkd_worker::env::FRONT_LISTENER;
 
 use super::identity::no_user;
 use super::{Draft, Listener, normal};
-use crate::config::{Address, Listen, Place};
+use crate::config::{Address, Listen, Place, Workers};
 
 /// Why an address cannot be bound beside another one that it [excludes](Address::excludes).
 pub(super) fn both(address: &Address, other: &Address) -> String {
@@ -64,9 +64,11 @@ impl Draft<'_> {
         let is_lent = self.written.command.is_some();
         // A program may accept on the listeners only of which it was told, and one with an address of its own on that one.
         if self.reached.has(self.name) && !has_address && (!is_lent || sockets.is_empty()) {
+            let backlog = self.written.backlog.0;
+            let stays_open = self.stays_open();
             let listener = self
                 .reached
-                .listener(self.name, self.written.backlog.0, is_lent)?;
+                .listener(self.name, backlog, is_lent, stays_open)?;
             if all.iter().any(|other| other.address == listener.address) {
                 return Err(self.wrong(format!(
                     "listen: {} is that of the listener for requests of sites (choose another one)",
@@ -106,7 +108,13 @@ impl Draft<'_> {
             owner,
             group,
             required: *self.written.required,
+            stays_open: self.stays_open(),
         })
+    }
+
+    /// Whether its listeners are open also while it has no worker: then the load that they report may start one.
+    fn stays_open(&self) -> bool {
+        *self.written.required || matches!(*self.written.workers, Workers::Range(_))
     }
 
     /// The address, with an absolute path.

@@ -87,7 +87,13 @@ impl Reached {
     }
 
     /// The listener at which only the front reaches an app.
-    pub fn listener(&self, app: &str, backlog: u32, is_lent: bool) -> Result<Listener, Place> {
+    pub fn listener(
+        &self,
+        app: &str,
+        backlog: u32,
+        is_lent: bool,
+        stays_open: bool,
+    ) -> Result<Listener, Place> {
         let mut path = self.prefix.clone().into_os_string();
         path.push(format!("{app}.front"));
         // sockaddr_un(7): 108 bytes with the final NUL.
@@ -106,6 +112,7 @@ impl Reached {
             owner: self.owner,
             group: None,
             required: true,
+            stays_open,
         })
     }
 

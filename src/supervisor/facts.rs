@@ -128,11 +128,11 @@ impl Supervisor {
         let readiness = self.policy(worker.generation).map(|p| p.readiness);
         let matures = match readiness {
             Some(Readiness::After(time)) => Some(now + time),
-            Some(Readiness::Exec) => Some(now),
             Some(Readiness::Notify | Readiness::Finished) | None => None,
         };
         let starting = State::Starting {
-            ready_at_latest,
+            // It has nothing left to do for which it could be late.
+            ready_at_latest: matures.unwrap_or(ready_at_latest).max(ready_at_latest),
             matures,
         };
         self.roster.set(id, starting);

@@ -11,6 +11,10 @@ pub const STOP_NOW: Duration = Duration::from_secs(1);
 /// a long request, and does not accept while that runs.
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 
+/// A program of which only its execution is known is ready when it has run for this long. Otherwise it would depend on chance whether one
+/// that ends at once was ready: on whether its end is seen together with its execution.
+pub const READY_AFTER_EXEC: Duration = Duration::from_secs(1);
+
 /// A worker that was ready for this long has stayed up.
 pub const STAYED_UP: Duration = Duration::from_secs(1);
 
@@ -30,9 +34,7 @@ pub struct GiveUp {
 pub enum Readiness {
     /// It sends `READY=1`.
     Notify,
-    /// Its program was executed.
-    Exec,
-    /// Its program has run for this time.
+    /// Its program has run for this time since it was executed.
     After(Duration),
     /// Never: it has to finish, within the time that it has to get ready.
     Finished,
@@ -99,16 +101,12 @@ impl Policy {
         self.replace == Replace::StartFirst && self.restart != Restart::Never
     }
 
-    /// The policy for the first start of the master: nothing serves yet that could be protected by waiting. But whether a program that
-    /// ends at once has been ready must not depend on whether its end is seen together with its execution.
+    /// The policy for the first start of the master: nothing serves yet that could be protected by waiting.
     #[must_use]
     pub fn at_first_start(self) -> Self {
         Self {
             check: false,
-            soak: match self.readiness {
-                Readiness::Exec => self.soak.min(STAYED_UP),
-                Readiness::Notify | Readiness::After(_) | Readiness::Finished => Duration::ZERO,
-            },
+            soak: Duration::ZERO,
             ..self
         }
     }

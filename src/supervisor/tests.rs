@@ -646,22 +646,79 @@ fn a_rollback_also_ends_a_pause() {
 }
 
 #[test]
-fn silent_programs_are_ready_when_executed_or_after_a_time() {
-    for (readiness, seconds) in [
-        (Readiness::Exec, 0.0),
-        (Readiness::After(Duration::from_secs(3)), 3.0),
-    ] {
+fn silent_programs_are_ready_some_time_after_they_were_executed() {
+    let mut world = World::new(|_| Boot::Hangs);
+    world.tell(Event::Propose(1, executed(1)));
+    world.pass(5.0);
+    world.tell(Event::Executed(WorkerId(0)));
+    world.pass(0.9);
+    assert_eq!(world.ready(), 0);
+    world.pass(0.1);
+    assert_eq!(world.ready(), 1);
+}
+
+/// The policy for programs of which only the execution is known.
+fn executed(workers: u32) -> Policy {
+    Policy {
+        readiness: Readiness::After(READY_AFTER_EXEC),
+        ..policy(workers)
+    }
+}
+
+/// Makes the latest worker execute a program that ends at once. Both are seen together or not.
+fn ends_at_once(world: &mut World, together: bool) {
+    let id = *world.alive.keys().next_back().expect("it was started");
+    world.held = together;
+    world.tell(Event::Executed(id));
+    world.dies(id);
+    if together {
+        world.release();
+    }
+}
+
+#[test]
+fn a_program_that_ends_at_once_was_never_ready_however_it_came_to_be_started() {
+    let is_ready = |world: &World, generation| world.supervisor.roster.tally(generation).ready();
+    for together in [true, false] {
+        let running = || {
+            let mut world = World::new(|_| Boot::Hangs);
+            world.tell(Event::Propose(1, executed(1)));
+            world.tell(Event::Executed(WorkerId(0)));
+            world.pass(10.0);
+            assert_eq!(world.ready(), 1);
+            world.log.clear();
+            world
+        };
+        // It takes the place of one that has crashed, and is replaced with backoff.
+        let mut world = running();
+        world.dies(WorkerId(0));
+        assert_eq!(world.spawns(), 1, "at once");
+        for _ in 0..5 {
+            ends_at_once(&mut world, together);
+            assert_eq!(is_ready(&world, 1), 0);
+            world.pass(5.0);
+        }
+        assert_eq!(world.spawns(), 6);
+        assert!(world.supervisor.is_in_trouble());
+        assert!(!world.log.contains(&Action::Settled), "{:?}", world.log);
+
+        // It is one more, or takes the place of one that is recycled, which serves on.
+        for event in [Event::Scale(1), Event::Recycle(WorkerId(0))] {
+            let mut world = running();
+            world.tell(event);
+            ends_at_once(&mut world, together);
+            assert_eq!((is_ready(&world, 1), world.alive.len()), (1, 2));
+            assert!(!world.log.contains(&Action::Settled), "{:?}", world.log);
+        }
+
+        // It takes over without proof.
         let mut world = World::new(|_| Boot::Hangs);
-        world.tell(Event::Propose(
-            1,
-            Policy {
-                readiness,
-                ..policy(1)
-            },
-        ));
-        world.tell(Event::Executed(WorkerId(0)));
-        world.pass(seconds);
-        assert_eq!(world.ready(), 1);
+        world.tell(Event::Install(1, executed(1)));
+        for _ in 0..3 {
+            ends_at_once(&mut world, together);
+            assert!(!world.log.contains(&Action::Settled), "{:?}", world.log);
+            world.pass(5.0);
+        }
     }
 }
 
@@ -874,9 +931,8 @@ fn a_canary_must_live_for_the_soak_but_not_at_the_first_start() {
 #[test]
 fn a_program_that_ends_at_once_fails_the_first_start_whenever_its_end_is_seen() {
     let executed = Policy {
-        readiness: Readiness::Exec,
         soak: Duration::from_secs(10),
-        ..policy(2)
+        ..executed(2)
     };
     for together in [true, false] {
         let mut world = World::new(|_| Boot::Hangs);
@@ -1206,24 +1262,32 @@ fn a_hung_worker_that_ends_by_itself_is_aborted_if_it_does_not() {
 }
 
 #[test]
-fn an_aborted_worker_does_not_become_ready_with_time() {
-    let mut world = World::running(1);
-    world.boot = |_| Boot::Hangs;
+fn a_program_that_runs_is_not_late_and_an_aborted_worker_does_not_become_ready_with_time() {
     let late = Policy {
         readiness: Readiness::After(Duration::from_secs(61)),
         abort_grace: Duration::from_secs(5),
         ..policy(1)
     };
-    world.tell(Event::Propose(2, late));
-    world.tell(Event::Executed(WorkerId(1)));
-    world.log.clear();
-    world.pass(65.1);
-    let expected = [
-        Action::Abort(WorkerId(1), Reason::StartTimeout),
-        Action::Kill(WorkerId(1), Reason::AbortGrace),
-        Action::Failed(2),
-    ];
-    assert_eq!(world.log[..3], expected);
+    for executes in [59.0, 60.1] {
+        let mut world = World::running(1);
+        world.boot = |_| Boot::Hangs;
+        world.tell(Event::Propose(2, late.clone()));
+        world.log.clear();
+        world.pass(executes);
+        world.tell(Event::Executed(WorkerId(1)));
+        world.pass(60.9);
+        assert!(!world.log.contains(&Action::Proven(2)), "{:?}", world.log);
+        world.pass(0.2);
+        let expected = [
+            Action::Abort(WorkerId(1), Reason::StartTimeout),
+            Action::Kill(WorkerId(1), Reason::AbortGrace),
+            Action::Failed(2),
+        ];
+        match executes < 60.0 {
+            true => assert_eq!(world.log[0], Action::Proven(2)),
+            false => assert_eq!(world.log[..3], expected),
+        }
+    }
 }
 
 #[test]

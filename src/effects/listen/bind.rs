@@ -16,11 +16,15 @@ use super::{Reason, Rights, SocketFile, stream};
 use crate::config::Address;
 use crate::plan::Listener;
 
-/// Binds a TCP socket.
+/// Binds a TCP socket, and listens if that is wanted.
 ///
 /// # Errors
 /// The system's reason, and what to do.
-pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, Reason> {
+pub(super) fn tcp(
+    address: SocketAddr,
+    listener: &Listener,
+    listens: bool,
+) -> Result<OwnedFd, Reason> {
     let bound = || -> nix::Result<OwnedFd> {
         let family = if address.is_ipv4() {
             AddressFamily::Inet
@@ -35,7 +39,9 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, R
         }
         no_delay(&socket)?;
         socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-        socket::listen(&socket, backlog(listener))?;
+        if listens {
+            socket::listen(&socket, backlog(listener))?;
+        }
         Ok(socket)
     };
     let explain = |errno: Errno, holder: Option<&Holder>| match errno {
@@ -73,7 +79,7 @@ pub(super) fn no_delay(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)
 }
 
-/// Binds a unix socket, also at the path of one of these masters that have ended.
+/// Binds a unix socket, also at the path of one of these masters that have ended, and listens if that is wanted.
 ///
 /// # Errors
 /// The system's reason, and what to do.
@@ -81,9 +87,13 @@ pub(super) fn unix(
     path: &Path,
     listener: &Listener,
     ended: &[Pid],
+    listens: bool,
 ) -> Result<(OwnedFd, SocketFile), Reason> {
     let socket = stream().map_err(|error| format!("socket: {error}"))?;
-    let listen = || socket::listen(&socket, backlog(listener));
+    let listen = || match listens {
+        true => socket::listen(&socket, backlog(listener)),
+        false => Ok(()),
+    };
     let file = SocketFile::bind_after(ended, &socket, path, rights(listener), listen);
     let mut file = file.map_err(|not_bound| Reason {
         text: not_bound.text,

@@ -15,7 +15,7 @@ use log::{info, warn};
 use nix::sys::socket::{self, sockopt};
 use nix::sys::stat::fstat;
 
-use super::bind::{backlog, no_delay, rights};
+use super::bind::{no_delay, rights};
 use super::passed::Passed;
 use super::{Listeners, Open, SocketFile};
 use crate::config::Address;
@@ -99,7 +99,8 @@ impl Open {
         name(&self.wanted.address, file.and_then(SocketFile::identity))
     }
 
-    /// Takes back a socket that was kept under this name. It may have been closed for its clients: then it listens again.
+    /// Takes back a socket that was kept under this name. It may have been closed for its clients: then it listens again, unless it is one
+    /// that waits for a worker.
     fn take_back(wanted: &Listener, kept: &Passed) -> Result<Self, String> {
         let socket = kept.copy().map_err(|error| error.to_string())?;
         if let Address::Tcp(address) = &wanted.address {
@@ -125,9 +126,12 @@ impl Open {
                 _ => "its path leads to another file".into(),
             });
         }
-        // listen(2) on a listening socket only changes the length of its queue.
-        socket::listen(&socket, backlog(wanted)).map_err(|errno| errno.desc().to_owned())?;
+        let listens = socket::getsockopt(&socket, sockopt::AcceptConn) == Ok(true);
         let mut open = Self::bound(wanted, 0, socket, file);
+        if listens || wanted.stays_open {
+            // On a listening socket, listen(2) only changes the length of its queue.
+            open.listen().map_err(|reason| reason.text)?;
+        }
         if let Some(file) = &mut open.file {
             file.reset(rights(wanted))?;
             if wanted.is_lent {
@@ -312,6 +316,7 @@ mod tests {
         let mut listeners = Listeners {
             open: BTreeMap::new(),
             missing: BTreeMap::new(),
+            proposed: None,
             ended: Vec::new(),
             passed: Vec::new(),
             discarded: BTreeSet::new(),
@@ -368,6 +373,23 @@ mod tests {
         let mut next = after(&kept, std::slice::from_ref(&wanted));
         TcpStream::connect(at(&wanted)).expect("it listens");
         assert_eq!(orders(&mut next), [""; 0], "it is kept already");
+    }
+
+    #[test]
+    fn a_socket_that_waits_for_a_worker_waits_on() {
+        for listens in [false, true] {
+            let (socket, mut wanted) = tcp("127.0.0.1:0");
+            if !listens {
+                socket::shutdown(socket.as_raw_fd(), socket::Shutdown::Read).expect("it listens");
+            }
+            wanted.stays_open = false;
+            let kept = [(named(&wanted), socket)];
+            let mut next = after(&kept, std::slice::from_ref(&wanted));
+            assert_eq!(TcpStream::connect(at(&wanted)).is_ok(), listens);
+            let opened = next.open_missing(&wanted.address, 1);
+            assert_eq!(opened.expect("nobody else has it"), !listens);
+            TcpStream::connect(at(&wanted)).expect("it listens");
+        }
     }
 
     #[test]
@@ -463,9 +485,9 @@ mod tests {
         let mut listeners = after(&[], std::slice::from_ref(&first));
         assert_eq!(orders(&mut listeners), [format!("+{}", named(&first))]);
         let both = [first.clone(), second.clone()];
-        let (opened, _) = listeners.open(&both, 2).expect("free");
+        listeners.open(&both, 2).expect("free");
         assert_eq!(orders(&mut listeners), [""; 0]);
-        listeners.close(&opened);
+        listeners.close_proposed();
         assert_eq!(orders(&mut listeners), [""; 0]);
         listeners.open(&both, 3).expect("free");
         listeners.keep(&both);

@@ -1,10 +1,12 @@
 //! The simulated configuration, and the behaviour of its programs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::config::Address;
 use crate::plan::{App, Ask, Check, Hang, Listener, OwnListener, Plan, Scheduled};
+use crate::release::Name;
 use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
@@ -100,6 +102,9 @@ pub(super) const UNTOLD: &str = "queue";
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 
+/// The port of the first of them.
+const PORT: u16 = 8000;
+
 /// The configuration file.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
@@ -136,6 +141,7 @@ impl Disk {
         let addresses = apps.values().flat_map(of);
         let listener = |(address, required): (Address, bool)| Listener {
             required,
+            stays_open: required,
             ..Listener::example(address)
         };
         Ok(Plan {
@@ -167,6 +173,22 @@ fn scheduled(written: &Periodic) -> (String, Scheduled) {
     (PERIODIC.into(), scheduled)
 }
 
+/// The port of an app with two listeners.
+fn port(name: &str) -> Address {
+    let number = NAMES.iter().position(|other| *other == name);
+    let number = number.expect("one of the possible names") as u16;
+    Address::Tcp(SocketAddr::from(([127, 0, 0, 1], PORT + number)))
+}
+
+/// The app that a listener belongs to.
+pub(super) fn app_at(address: &Address) -> Name {
+    match address {
+        Address::Tcp(address) => NAMES[usize::from(address.port() - PORT)].into(),
+        Address::Unix(path) => path.display().to_string()[1..].into(),
+        Address::Inherited(name) => unreachable!("{name} is not in the configuration"),
+    }
+}
+
 /// The program of an app's workers is encoded in its arguments, which are never executed.
 fn app(name: &str, written: &Written) -> App {
     let workers = written.workers;
@@ -175,7 +197,10 @@ fn app(name: &str, written: &Written) -> App {
     app.template = written.template;
     app.sockets = (0..written.listeners)
         .map(|n| {
-            let address = Address::Unix(format!("/{name}-{n}").into());
+            let address = match n {
+                0 => Address::Unix(format!("/{name}").into()),
+                _ => port(name),
+            };
             (name.to_owned(), address)
         })
         .collect();

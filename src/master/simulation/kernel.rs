@@ -120,6 +120,8 @@ pub(super) struct Kernel {
     pub(super) keeping: Keeping,
     /// The open listeners, each with the generation that it was opened for.
     pub(super) listeners: BTreeMap<Address, Generation>,
+    /// The same of those that are bound and do not listen.
+    pub(super) bound: BTreeMap<Address, Generation>,
     /// The latest generation that opened listeners, and the latest that has taken over.
     pub(super) candidate: Generation,
     pub(super) running: Generation,
@@ -169,6 +171,7 @@ impl Kernel {
             found: BTreeMap::new(),
             keeping: Keeping::default(),
             listeners: BTreeMap::new(),
+            bound: BTreeMap::new(),
             candidate: 0,
             running: 0,
             records: BTreeMap::new(),

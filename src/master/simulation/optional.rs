@@ -42,7 +42,7 @@ fn an_app_that_is_not_required_fails_in_the_background() {
     history.send(Signal::SIGHUP);
     history.pass(10_000);
     assert!(history.master.workers.apps["queue"].supervisor.is_settled());
-    assert!(!history.master.workers.apps["queue"].installed);
+    assert!(!history.master.workers.apps["queue"].is_installed());
     history.kernel().disk.apps.insert("queue", broken);
     history.send(Signal::SIGHUP);
     history.pass(10_000);
@@ -116,7 +116,7 @@ fn an_app_that_is_not_required_and_has_never_served_listens_only_while_it_is_tri
     };
     assert_eq!(is_open(&mut history), (false, false), "it waits");
 
-    // A reload opens its listeners for the next attempt, which fails too.
+    // A reload is the next attempt, which fails too.
     history.send(Signal::SIGHUP);
     history.pass(60_000);
     assert_eq!(is_open(&mut history), (false, false), "it waits again");
@@ -140,6 +140,134 @@ fn an_app_that_is_not_required_and_has_never_served_listens_only_while_it_is_tri
         history.floors.clear();
         history.pass(1);
         assert!(is_open(&mut history).1);
+    }
+}
+
+/// The listeners of `queue` that are open, and whether a worker of it runs or was requested.
+fn open_for(history: &mut History) -> (usize, bool) {
+    let supervisor = history.master.workers.apps.get("queue");
+    let counts = supervisor.map(|app| app.supervisor.counts());
+    let has_worker = counts.is_some_and(|counts| counts.ready + counts.starting > 0);
+    let open = history.kernel().listeners.keys();
+    let theirs = open.filter(|address| *disk::app_at(address) == *"queue");
+    (theirs.count(), has_worker)
+}
+
+/// What holds up the others takes several seconds.
+#[test]
+fn an_app_that_is_not_required_refuses_clients_also_while_others_start_or_are_replaced() {
+    let broken = Written {
+        listeners: 2,
+        ..Written::broken()
+    };
+    let slow = Written {
+        code: Code::NeverReady,
+        ..Written::good(2)
+    };
+    let blocked = Written {
+        before: Some(End::Hangs),
+        ..Written::good(2)
+    };
+    for (first, next) in [
+        (slow, None),
+        (Written::good(2), Some(slow)),
+        (Written::good(2), Some(blocked)),
+    ] {
+        let mut history = History::new(&[("queue", broken), ("web", first)]);
+        if let Some(next) = next {
+            history.pass(2000);
+            history.kernel().disk.apps.insert("web", next);
+            history.send(Signal::SIGHUP);
+        }
+        let (mut refused, mut tried) = (0, 0);
+        for _ in 0..400 {
+            history.pass(10);
+            let state = history.master.release.state();
+            assert!(
+                matches!(state, State::Preparing | State::Proving { .. }),
+                "{state:?}"
+            );
+            match open_for(&mut history) {
+                (0, false) => refused += 1,
+                (2, true) => tried += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(
+            refused > 300 && (next.is_some() || tried > 0),
+            "{refused} {tried}"
+        );
+    }
+}
+
+/// A reload that has bound what was missing for `queue`, and lasts. None if `queue` was tried again before.
+fn bound_by_a_reload() -> Option<History> {
+    let mut history = History::new(&[("web", Written::good(2))]);
+    history.kernel().refuses_listeners = true;
+    let queue = Written {
+        required: false,
+        listeners: 2,
+        ..Written::good(1)
+    };
+    history.kernel().disk.apps.insert("queue", queue);
+    history.send(Signal::SIGHUP);
+    history.pass(2000);
+    assert_eq!(open_for(&mut history), (0, false));
+    history.kernel().refuses_listeners = false;
+    let held_up = Written {
+        before: Some(End::Hangs),
+        ..Written::good(2)
+    };
+    history.kernel().disk.apps.insert("web", held_up);
+    history.send(Signal::SIGHUP);
+    history.pass(100);
+    let is_bound = history.kernel().bound.len() == 1;
+    is_bound.then_some(history)
+}
+
+#[test]
+fn an_app_that_comes_up_during_a_reload_takes_the_listeners_that_were_opened_for_that() {
+    for rolled_back in [true, false] {
+        let mut tries = (0..100).filter_map(|_| bound_by_a_reload());
+        let mut history = tries.next().expect("the next attempt is seconds away");
+        assert_eq!(open_for(&mut history), (0, false));
+        history.pass(4000);
+        assert_eq!(*history.master.release.state(), State::Preparing);
+        assert_eq!(ready_of(&history, "queue"), 1, "the running generation");
+        assert_eq!(open_for(&mut history), (2, true));
+        if !rolled_back {
+            let processes = history.kernel().processes.iter();
+            let command = processes.filter(|(_, process)| matches!(process.kind, Kind::Job(_)));
+            let command = command.map(|(pid, _)| *pid).next().expect("it runs");
+            history.kernel().end(command, true);
+        }
+        history.pass(10_000);
+        let generation = history.master.release.current();
+        assert_eq!(generation, Some(if rolled_back { 2 } else { 3 }));
+        assert_eq!(ready_of(&history, "queue"), 1);
+        assert_eq!(open_for(&mut history), (2, true));
+    }
+}
+
+#[test]
+fn an_app_that_a_command_could_not_start_goes_on_to_refuse_clients() {
+    let broken = Written {
+        listeners: 2,
+        ..Written::broken()
+    };
+    let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
+    history.pass(10_000);
+    history.order("reload queue");
+    history.pass(10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(_))),
+        "{outcome:?}"
+    );
+    for _ in 0..300 {
+        history.pass(100);
+        let (open, has_worker) = open_for(&mut history);
+        assert_eq!(open, if has_worker { 2 } else { 0 });
     }
 }
 

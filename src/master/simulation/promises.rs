@@ -68,6 +68,55 @@ impl History {
             );
         }
         self.check_floors();
+        self.check_clients();
+        self.check_short_lives();
+    }
+
+    /// An app that is not required and was never ready takes no clients while none of its workers lives or was requested, whatever the
+    /// other apps do.
+    fn check_clients(&mut self) {
+        let kernel = &self.master.turn.world;
+        let apps = &self.master.workers.apps;
+        self.served.retain(|name| apps.contains_key(name));
+        let ready = kernel.processes.values().filter(|process| process.ready);
+        self.served.extend(ready.map(|process| process.app.clone()));
+        let candidate = self.master.preparation.candidate();
+        let plans = candidate.map(|candidate| &candidate.plan);
+        let plans = plans.into_iter().chain(&self.master.current);
+        let listeners = plans.flat_map(|plan| &plan.listeners);
+        let staying = listeners.filter(|listener| listener.stays_open);
+        let staying: BTreeSet<_> = staying.map(|listener| &listener.address).collect();
+        let is_deserted = |address: &Address| {
+            let name = disk::app_at(address);
+            let living = kernel.processes.values();
+            let mut living = living.filter(|process| process.dead.is_none() && process.app == name);
+            let supervisor = apps.get(&name).map(|app| &app.supervisor);
+            let starts = supervisor.is_some_and(|app| app.is_paused() || app.counts().starting > 0);
+            !staying.contains(address)
+                && !self.served.contains(&name)
+                && !starts
+                && living.all(|process| matches!(process.kind, Kind::Job(_)))
+        };
+        let open = kernel.listeners.keys();
+        let deserted = open.filter(|address| is_deserted(address));
+        let deserted = deserted.map(|address| {
+            let before = self.deserted.get(address).copied();
+            (address.clone(), before.unwrap_or_default() + 1)
+        });
+        self.deserted = deserted.collect();
+        // The master learns of an end in one turn and acts on it in the next.
+        let too_long = self.deserted.iter().find(|(_, turns)| **turns > 2);
+        assert_eq!(too_long, None, "nobody would answer a client");
+    }
+
+    /// A worker that ends at once was never ready, even if nothing but time tells when it is.
+    fn check_short_lives(&self) {
+        for (pid, process) in &self.master.turn.world.processes {
+            let child = self.master.workers.children.get(*pid);
+            let counts = child.is_some_and(|child| child.ready_at.is_some());
+            let broken = process.code == Code::Broken && slot(process).is_some();
+            assert!(!(broken && counts), "{process:?} counts as ready");
+        }
     }
 
     /// No generation is proposed to an app that cannot start, as nothing may end for it.

@@ -515,32 +515,40 @@ impl World for Kernel {
         generation: Generation,
     ) -> Result<Opened, NotOpened> {
         self.candidate = generation;
-        let wanted = wanted.iter();
-        let new = wanted.filter(|listener| !self.listeners.contains_key(&listener.address));
-        let new: Vec<_> = new.collect();
-        let address = |listener: &&Listener| listener.address.clone();
         let why = "the address is in use".to_owned();
-        if !self.refuses_listeners {
-            let new: Vec<_> = new.iter().map(address).collect();
-            let since = new.iter().map(|address| (address.clone(), generation));
-            self.listeners.extend(since);
-            return Ok(Opened {
-                new,
-                missing: Vec::new(),
-            });
+        let (mut new, mut missing) = (Vec::new(), Vec::new());
+        for listener in wanted {
+            let address = &listener.address;
+            if self.listeners.contains_key(address) {
+                continue;
+            }
+            if let Some(since) = self.bound.get(address).copied() {
+                if listener.stays_open {
+                    self.bound.remove(address);
+                    self.listeners.insert(address.clone(), since);
+                }
+                continue;
+            }
+            if self.refuses_listeners && listener.required {
+                self.close_listeners();
+                return Err(NotOpened {
+                    why,
+                    address: address.clone(),
+                    holders: Vec::new(),
+                });
+            }
+            if self.refuses_listeners {
+                missing.push((address.clone(), why.clone()));
+                continue;
+            }
+            match address {
+                _ if listener.stays_open => self.listeners.insert(address.clone(), generation),
+                Address::Unix(_) => continue,
+                _ => self.bound.insert(address.clone(), generation),
+            };
+            new.push(address.clone());
         }
-        if new.iter().any(|listener| listener.required) {
-            return Err(NotOpened {
-                why,
-                address: new[0].address.clone(),
-                holders: Vec::new(),
-            });
-        }
-        let missing = new.iter().map(address);
-        Ok(Opened {
-            new: Vec::new(),
-            missing: missing.map(|address| (address, why.clone())).collect(),
-        })
+        Ok(Opened { new, missing })
     }
 
     fn open_missing_listener(
@@ -548,44 +556,47 @@ impl World for Kernel {
         address: &Address,
         generation: Generation,
     ) -> Result<bool, NotOpened> {
-        let not_opened = |why: &str, holders: &[Pid]| {
-            Err(NotOpened {
-                why: why.into(),
-                address: address.clone(),
-                holders: holders.to_vec(),
-            })
-        };
-        match self.listeners.get(address) {
-            Some(since) if *since <= generation => Ok(false),
-            Some(_) => not_opened("the candidate has opened it for its own workers", &[]),
-            None if self.refuses_listeners => not_opened("the address is in use", &self.holders),
-            None => {
-                self.listeners.insert(address.clone(), generation);
-                Ok(true)
-            }
+        if let Some(since) = self.listeners.get_mut(address) {
+            *since = generation.min(*since);
+            return Ok(false);
         }
+        let since = match self.bound.remove(address) {
+            Some(since) => generation.min(since),
+            None if self.refuses_listeners => {
+                return Err(NotOpened {
+                    why: "the address is in use".into(),
+                    address: address.clone(),
+                    holders: self.holders.clone(),
+                });
+            }
+            None => generation,
+        };
+        self.listeners.insert(address.clone(), since);
+        Ok(true)
     }
 
     fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
-        let theirs = |address: &&Address| {
-            let since = self.listeners.get(*address);
-            since.is_some_and(|since| *since <= generation)
-        };
-        let closed = addresses.iter().copied().filter(theirs).cloned();
-        let closed: Vec<_> = closed.collect();
-        self.listeners
-            .retain(|address, _| !closed.contains(address));
+        let mut closed = Vec::new();
+        for address in addresses {
+            let Some(since) = self.listeners.get(*address).copied() else {
+                continue;
+            };
+            if since > generation {
+                continue;
+            }
+            self.listeners.remove(*address);
+            if matches!(address, Address::Tcp(_)) {
+                self.bound.insert((*address).clone(), since);
+            }
+            closed.push((*address).clone());
+        }
         closed
     }
 
-    fn close_listeners(&mut self, addresses: &[Address]) {
-        for address in addresses {
-            let since = self.listeners.remove(address).expect("it was open");
-            assert!(
-                since > self.running,
-                "a listener that serves is never closed"
-            );
-        }
+    fn close_listeners(&mut self) {
+        let running = self.running;
+        self.listeners.retain(|_, since| *since <= running);
+        self.bound.retain(|_, since| *since <= running);
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
@@ -598,6 +609,8 @@ impl World for Kernel {
             }
             is_wanted
         });
+        self.bound
+            .retain(|address, _| wanted.iter().any(|listener| listener.address == *address));
         let mut required = wanted.iter().filter(|listener| listener.required);
         assert!(
             required.all(|listener| self.listeners.contains_key(&listener.address)),

@@ -38,7 +38,6 @@ impl Workers {
             None => match self.open_listeners(turn, spawn, plan) {
                 Ok(()) => {
                     if let Some(app) = self.apps.get_mut(&spawn.app) {
-                        app.refuses = false;
                         app.not_started = None;
                     }
                     return true;
@@ -52,7 +51,7 @@ impl Workers {
             // The other workers lack the same, and later attempts perhaps.
             let is_new = |known: &NotStarted| known.generation != generation || known.why != why;
             if known.is_none_or(is_new) {
-                match is_first && !app.installed {
+                match is_first && !app.is_installed() {
                     true => error!("app={name} gen={generation}: {why}"),
                     false => error!("app={name} gen={generation}: {why}; {consequence}"),
                 }
@@ -68,8 +67,7 @@ impl Workers {
         false
     }
 
-    /// Tries again to open the listeners that could not be opened so far. Those of a required app are open, unless it has waited for
-    /// what an earlier master has left.
+    /// Opens the listeners that are not open. Those of a required app are, unless it has waited for what an earlier master has left.
     fn open_listeners<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -84,16 +82,20 @@ impl Workers {
         }
         let app = self.apps.get(name);
         let was_missing = app.is_some_and(|app| app.not_started.is_some());
+        let mut opened = Vec::new();
         for (_, address) in &plan.sockets {
-            let opened = turn.world.open_missing_listener(address, generation);
-            if opened.map_err(|not_opened| not_opened.why)? {
-                match was_missing {
-                    true => info!("app={name} gen={generation}: {address} could be opened now"),
-                    false => debug!("app={name} gen={generation}: listening on {address} again"),
-                }
-                self.opened.push(address.clone());
+            let is_new = turn.world.open_missing_listener(address, generation);
+            if is_new.map_err(|not_opened| not_opened.why)? {
+                opened.push(address.clone());
             }
         }
+        for address in &opened {
+            match was_missing {
+                true => info!("app={name} gen={generation}: {address} could be opened now"),
+                false => debug!("app={name} gen={generation}: listening on {address}"),
+            }
+        }
+        self.opened.extend(opened);
         Ok(())
     }
 }

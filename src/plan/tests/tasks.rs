@@ -1,7 +1,7 @@
 //! Programs that end: `restart` and `run_before`.
 
 use super::*;
-use crate::supervisor::{Readiness, Restart};
+use crate::supervisor::{READY_AFTER_EXEC, Readiness, Restart};
 
 const TASK: &str = "[app.migrate]\ncommand = ['celery']\n";
 const OTHERS: &str = "\n[app.web]\ncommand = ['celery']\n[app.queue]\ncommand = ['celery']\n";
@@ -15,7 +15,11 @@ fn a_program_that_runs_once_is_ready_when_it_runs_and_one_that_others_wait_for_w
  {
     for (keys, restart, readiness) in [
         ("", Restart::Always, Readiness::Notify),
-        ("restart = 'never'", Restart::Never, Readiness::Exec),
+        (
+            "restart = 'never'",
+            Restart::Never,
+            Readiness::After(READY_AFTER_EXEC),
+        ),
         (
             "restart = 'never'\nready = 'notify'",
             Restart::Never,
