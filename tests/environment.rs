@@ -160,7 +160,8 @@ fn the_test_of_a_configuration_says_what_the_platform_has_decided() {
     // The extension module, which need not be built for these tests, stands beside the program.
     let program = folder.path().join("preforkd");
     copy_program(preforkd().get_program(), &program);
-    std::fs::write(folder.path().join("libpreforkd_python.so"), "").expect("room");
+    let extension = format!("\u{1e}preforkd version {}\u{1e}", env!("CARGO_PKG_VERSION"));
+    std::fs::write(folder.path().join("libpreforkd_python.so"), extension).expect("room");
     let mut command = Command::new(program);
     command.env("PORT", "5000").env("WEB_CONCURRENCY", "3");
     let output = command.arg("-t").arg("-c").arg(&file).output();

@@ -17,6 +17,7 @@ mod request;
 mod response;
 mod stream;
 mod wake;
+mod websocket;
 pub mod wire;
 
 pub use wire::{Shared, Wire};

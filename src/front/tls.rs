@@ -8,6 +8,7 @@
 
 pub mod certificate;
 pub mod check;
+pub mod digest;
 pub mod names;
 pub mod outgoing;
 pub mod proofs;

@@ -16,6 +16,8 @@ pub enum Rest {
     Length(u64),
     /// It comes in chunks.
     Chunks(Chunks),
+    /// They do not: it ends when that is said.
+    Open,
 }
 
 /// A body on its way.
@@ -86,6 +88,10 @@ impl Sending {
                 let end = (*left == 0).then(HeaderMap::new);
                 (n, Bytes::copy_from_slice(&data[..n]), end)
             }
+            Rest::Open => {
+                let n = room.min(data.len());
+                (n, Bytes::copy_from_slice(&data[..n]), None)
+            }
             Rest::Chunks(chunks) => {
                 let taken = chunks.take(data, room).map_err(|_| Errno::PROTO)?;
                 (taken.length, taken.data.into(), taken.end)
@@ -112,6 +118,15 @@ impl Sending {
             sent.map_err(|_| Errno::PIPE)?;
         }
         Ok(written)
+    }
+
+    /// Nothing more comes. A body of which a part is missing is broken off.
+    pub fn finish(&mut self) {
+        match self.rest {
+            // That fails only for a stream that is gone.
+            Rest::Open => drop(self.stream.send_data(Bytes::new(), true)),
+            Rest::Length(_) | Rest::Chunks(_) => self.reset(Reason::INTERNAL_ERROR),
+        }
     }
 
     /// Breaks the stream off.

@@ -28,6 +28,9 @@ pub use head::is_grpc;
 
 /// Bytes of a response that an upstream may send before they were read.
 const WINDOW: u32 = 256 * 1024;
+/// The library's budget for frames with little data that were not looked at: all that can be given to it at once, in frames of one byte with
+/// 256 each. What has come is taken out at once, so servers of gRPC may send many small messages.
+const SMALL_FRAMES: usize = 4 * 1024 * 1024;
 /// Bytes of the head of a response, as HTTP/2 counts them; the same limit as in HTTP/1.1.
 const MAX_HEAD: u32 = 64 * 1024;
 
@@ -60,6 +63,7 @@ impl Default for Client {
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(MAX_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
+            .data_frame_budget(SMALL_FRAMES)
             .enable_push(false);
         let handshake = pin!(builder.handshake(pipe.clone()));
         // It only writes, and memory takes that at once.

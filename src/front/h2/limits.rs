@@ -11,6 +11,9 @@ pub const STREAMS: u32 = 128;
 /// Bytes of a body that a client may send before they were read, on each stream and on all together.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The library's budget for frames with little data that were not looked at, in frames of one byte with 256 each: what comes at once, and
+/// the messages of a client of gRPC to an upstream that is slower.
+const SMALL_FRAMES: usize = 2 * 1024 * 1024;
 /// Bytes of a response that the library holds for each stream.
 pub const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that were reset because the client has broken the protocol on them.
@@ -29,11 +32,13 @@ pub fn builder(limits: &Limits) -> Builder {
     let list = limits.max_head + limits.max_fields * FIELD;
     let mut builder = Builder::new();
     builder
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX))
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
         .max_local_error_reset_streams(Some(OWN_RESETS));
     builder
 }

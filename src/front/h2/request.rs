@@ -5,6 +5,8 @@ use http::HeaderMap;
 use http::header::{self, HeaderName};
 use http::request::Parts;
 
+use super::websocket::{self, Handshake};
+
 /// Why a request is malformed: a stream error of type PROTOCOL_ERROR (RFC 9113 section 8.1.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
@@ -18,6 +20,8 @@ pub enum Framing {
     Length(u64),
     /// It comes in chunks.
     Chunked,
+    /// What follows is no HTTP once the upgrade with this key was answered.
+    Tunnel(Handshake),
 }
 
 /// Writes the head of a request. `ends`: no body follows.
@@ -46,7 +50,17 @@ pub fn head(request: &Parts, ends: bool) -> Result<(Vec<u8>, Framing), Malformed
         (None, None) => return Err(Malformed("there is no path")),
     };
     // An absolute target is for HTTP/1.
-    let is_connect = method == http::Method::CONNECT;
+    let is_websocket = websocket::is_asked(request);
+    let is_connect = method == http::Method::CONNECT && !is_websocket;
+    let target = match authority {
+        // Nobody is connected to a host.
+        Some(authority) if is_connect => authority,
+        _ => target,
+    };
+    let method = match is_websocket {
+        true => "GET",
+        false => method.as_str(),
+    };
     if !(target.starts_with('/') || target == "*" || is_connect) {
         return Err(Malformed("the path does not begin with a slash"));
     }
@@ -54,7 +68,7 @@ pub fn head(request: &Parts, ends: bool) -> Result<(Vec<u8>, Framing), Malformed
         return Err(Malformed("the path has a space or a control character"));
     }
     let mut text = Vec::with_capacity(512);
-    for part in [method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+    for part in [method, " ", target, " HTTP/1.1\r\n"] {
         text.extend_from_slice(part.as_bytes());
     }
     if let Some(host) = host {
@@ -71,6 +85,10 @@ pub fn head(request: &Parts, ends: bool) -> Result<(Vec<u8>, Framing), Malformed
                 has_cookie = true;
                 cookies(&mut text, headers)?;
             }
+            header::CONTENT_LENGTH if is_websocket => {
+                return Err(Malformed("there is a length, and the stream is no body"));
+            }
+            header::SEC_WEBSOCKET_KEY if is_websocket => {}
             header::CONNECTION | header::TRANSFER_ENCODING | header::UPGRADE => {
                 return Err(Malformed("a field is for one connection of HTTP/1 only"));
             }
@@ -82,6 +100,15 @@ pub fn head(request: &Parts, ends: bool) -> Result<(Vec<u8>, Framing), Malformed
             }
             _ => field(&mut text, name, value.as_bytes())?,
         }
+    }
+    if is_websocket {
+        let handshake = Handshake::new().ok_or(Malformed("there are no random bytes"))?;
+        field(&mut text, &header::SEC_WEBSOCKET_KEY, handshake.key())?;
+        text.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        return match ends {
+            true => Err(Malformed("the stream has ended, and is to go on")),
+            false => Ok((text, Framing::Tunnel(handshake))),
+        };
     }
     let framing = match ends {
         true => Framing::None,
@@ -242,6 +269,37 @@ mod tests {
         ] {
             assert_eq!(written(method, uri, fields, ends), expected);
         }
+    }
+
+    #[test]
+    fn websocket_is_an_upgrade_and_nothing_else_is() {
+        let with = |protocol, fields: &[(&str, &str)], ends| {
+            let mut parts = parts("CONNECT", "https://a/chat?x", fields);
+            let protocol = h2::ext::Protocol::from_static(protocol);
+            parts.extensions.insert(protocol);
+            head(&parts, ends).map(|(text, framing)| (String::from_utf8(text).unwrap(), framing))
+        };
+        let fields = [
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "theirs"),
+        ];
+        let (text, framing) = with("websocket", &fields, false).unwrap();
+        let Framing::Tunnel(handshake) = framing else {
+            panic!("{framing:?}");
+        };
+        let key = String::from_utf8_lossy(handshake.key());
+        assert_eq!(
+            text,
+            format!(
+                "GET /chat?x HTTP/1.1\r\nhost: a\r\nsec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\
+                 connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+            )
+        );
+        assert!(with("websocket", &[], true).is_err());
+        assert!(with("websocket", &[("content-length", "3")], false).is_err());
+        let (text, framing) = with("connect-udp", &[], false).unwrap();
+        assert!(text.starts_with("CONNECT a HTTP/1.1\r\n"), "{text}");
+        assert_eq!(framing, Framing::Chunked);
     }
 
     #[test]

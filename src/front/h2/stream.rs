@@ -18,6 +18,7 @@ use super::limits::Meter;
 use super::request::{self, Framing};
 use super::response;
 use super::wake::{Queue, Sleeper};
+use super::websocket::{self, Answer, Handshake};
 use crate::crowds::Member;
 use crate::visits::Visit;
 
@@ -30,6 +31,8 @@ pub struct Stream {
     reply: Reply,
     /// The request was HEAD.
     head_only: bool,
+    /// It asks for an upgrade, which is proven so.
+    handshake: Option<Handshake>,
     /// The client has reset it, or the connection has ended.
     left: bool,
     sleeper: Arc<Sleeper>,
@@ -85,6 +88,11 @@ impl Incoming {
                 (n, n)
             }
             Framing::Chunked => chunks::write(&self.data, buffer)?,
+            Framing::Tunnel(_) => {
+                let n = self.data.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&self.data[..n]);
+                (n, n)
+            }
             Framing::None => (0, 0),
         };
         if taken > 0 {
@@ -138,6 +146,10 @@ impl Stream {
         let sleeper = Sleeper::new(&ties.queue, NOBODY);
         Self {
             head_only: head.starts_with(b"HEAD "),
+            handshake: match framing {
+                Framing::Tunnel(handshake) => Some(handshake),
+                _ => None,
+            },
             request: Incoming {
                 head: head.into(),
                 ended: body.is_end_stream(),
@@ -252,9 +264,25 @@ impl Stream {
         };
         // It is written whole, and in one piece.
         let head = response::head(data).ok_or(Errno::PROTO)?;
-        let response = head.response;
+        let (mut response, length) = (head.response, head.length);
+        self.ties.meter.carry(length);
+        if let Some(handshake) = self.handshake {
+            match websocket::answer(&mut response, &handshake) {
+                Answer::Switched => {
+                    let sent = reply.send_response(response, false);
+                    let stream = sent.map_err(|_| Errno::PIPE)?;
+                    self.reply = Reply::Body(Sending::new(stream, Rest::Open));
+                    return Ok(length);
+                }
+                Answer::Wrong => {
+                    let sent = reply.send_response(response, true);
+                    self.reply = Reply::Over;
+                    return sent.map(|_| length).map_err(|_| Errno::PIPE);
+                }
+                Answer::Other => {}
+            }
+        }
         let status = response.status();
-        self.ties.meter.carry(head.length);
         if status.is_informational() {
             let sent = reply.send_informational(response);
             return sent.map(|()| head.length).map_err(|_| Errno::PIPE);
@@ -322,8 +350,7 @@ impl Stream {
     /// Always, as there is nothing to wait for.
     pub fn finish(&mut self) -> Result<(), Errno> {
         match mem::replace(&mut self.reply, Reply::Over) {
-            // A part of it is missing.
-            Reply::Body(mut body) => body.reset(Reason::INTERNAL_ERROR),
+            Reply::Body(mut body) => body.finish(),
             Reply::Head(mut reply) => reply.send_reset(Reason::INTERNAL_ERROR),
             Reply::Over => {}
         }

@@ -254,6 +254,44 @@ fn large_bodies_pass_in_both_directions() {
 }
 
 #[test]
+fn many_small_messages_pass_also_when_they_come_at_once() {
+    let (front, upstream) = one();
+    let mut client = Client::new(front.address());
+    let (response, _) = client.send(call("/S/Many"), true);
+    let mut peer = raw(&upstream);
+    let stream = head(&mut peer);
+    peer.headers(stream, &RESPONSE, false);
+    let message = http2::Frame::new(DATA, 0, stream, *b"x").bytes();
+    const MANY: usize = 20_000;
+    std::io::Write::write_all(&mut peer.stream, &message.repeat(MANY)).unwrap();
+    peer.send(DATA, END_STREAM, stream, *b"");
+    assert_eq!(client.whole(response).body.len(), MANY);
+}
+
+#[test]
+fn many_small_messages_of_a_client_pass_too() {
+    let (front, upstream) = one();
+    let mut client = http2::Raw::new(front.address());
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/S/Join"),
+        (":authority", "a.example"),
+        ("content-type", "application/grpc"),
+    ];
+    client.headers(1, &fields, false);
+    let message = http2::Frame::new(DATA, 0, 1, *b"x").bytes();
+    const MANY: usize = 6000;
+    std::io::Write::write_all(&mut client.stream, &message.repeat(MANY)).unwrap();
+    client.send(DATA, END_STREAM, 1, *b"");
+    let mut server = Server::accept(&upstream);
+    let (asked, mut reply) = server.request();
+    assert_eq!(server.body(&mut asked.into_body()).len(), MANY);
+    reply.send_response(grpc_head(), true).unwrap();
+    client.find(|frame| frame.kind == http2::HEADERS && frame.flags & END_STREAM != 0);
+}
+
+#[test]
 fn a_client_that_reads_nothing_stops_its_upstream_and_hinders_no_request() {
     let limits = Limits {
         response_in_memory: 0,

@@ -1,11 +1,10 @@
 //! One request on a stream to an upstream, and its response.
 
-use std::collections::VecDeque;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream};
 use http::HeaderMap;
@@ -39,8 +38,8 @@ pub struct Exchange {
     framing: Framing,
     /// What is around the body and was not read: heads, and the end of chunks.
     text: Bytes,
-    /// The body, as far as it has come and was not read.
-    data: VecDeque<Bytes>,
+    /// The body, as far as it has come and was not read, which the windows bound. Pieces of a few bytes would take more memory than that.
+    data: BytesMut,
     end: Option<End>,
 }
 
@@ -67,7 +66,7 @@ impl Exchange {
             receiving: Receiving::Head(response),
             framing: Framing::None,
             text: Bytes::new(),
-            data: VecDeque::new(),
+            data: BytesMut::new(),
             end: None,
         }
     }
@@ -102,9 +101,7 @@ impl Exchange {
                 },
                 Receiving::Body(body) => match body.poll_data(context) {
                     Poll::Ready(Some(Ok(data))) => {
-                        if !data.is_empty() {
-                            self.data.push_back(data);
-                        }
+                        self.data.extend_from_slice(&data);
                         continue;
                     }
                     Poll::Ready(Some(Err(error))) => Err(error),
@@ -145,7 +142,8 @@ impl Exchange {
                 self.text.copy_to_slice(&mut buffer[..n]);
                 return Got::Bytes(n);
             }
-            if let Some(data) = self.data.front_mut() {
+            if !self.data.is_empty() {
+                let data = &mut self.data;
                 let (taken, written) = match self.framing {
                     Framing::Chunked => chunks::write(data, buffer).unwrap_or_default(),
                     Framing::Length(left) => {
@@ -161,7 +159,8 @@ impl Exchange {
                 };
                 data.advance(taken);
                 if data.is_empty() {
-                    self.data.pop_front();
+                    // What is kept is small.
+                    *data = BytesMut::new();
                 }
                 if let Receiving::Body(body) = &mut self.receiving {
                     // That fails only for a stream that is gone.

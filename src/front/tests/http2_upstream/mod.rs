@@ -50,6 +50,8 @@ impl Server {
             let stream = tokio::net::TcpStream::from_std(stream).unwrap();
             let mut builder = h2::server::Builder::new();
             builder.initial_window_size(65_535);
+            // The messages of a client come one by one.
+            builder.data_frame_budget(4 * 1024 * 1024);
             let mut connection: Connection<_, Bytes> = builder.handshake(stream).await.unwrap();
             loop {
                 let next = std::future::poll_fn(|cx| {
