@@ -281,6 +281,7 @@ impl<W: World> Master<W> {
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
+        self.workers.look_for_quiet(turn);
         self.workers.queue_deadlines(turn);
     }
 

@@ -9,7 +9,7 @@
 //! - *starting*: it was requested and is not ready yet;
 //! - *ready*: it has reported that it is ready;
 //! - *leaving*: it was ready and ends on its own initiative;
-//! - *draining*: it was ready and was told to finish what it serves;
+//! - *draining*: it was ready and was told to finish what it serves, or will be when it has no requests ([`Action::TakeOut`]);
 //! - *doomed*: it was told to end before it was ready;
 //! - *aborting*: it was told to report what it is doing and die;
 //! - *killed*.
@@ -45,6 +45,8 @@ mod worker;
 mod cost;
 #[cfg(test)]
 mod histories;
+#[cfg(test)]
+mod quiet;
 #[cfg(test)]
 mod tests;
 

@@ -4,11 +4,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
 use common::{Run, app, build_front, preforkd, worker};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// An app, two sites at one address, and the workers for them.
@@ -238,6 +239,123 @@ fn an_app_without_a_listener_is_reached_through_its_site_also_while_it_is_replac
     assert!(pids(&run, "api").is_disjoint(&api));
     assert!(get(&run, "shop.example", "/api/echo").starts_with("HTTP/1.1 200 OK"));
     run.stop();
+}
+
+/// A site before a program that knows nothing of signals.
+struct Served {
+    run: Run,
+    /// Where its responses come from.
+    answers: UnixListener,
+}
+
+impl Served {
+    fn start(more: &str) -> Self {
+        build_front();
+        let folder = tempfile::tempdir().expect("a folder");
+        let answers = UnixListener::bind(folder.path().join("answers.sock")).expect("room");
+        let config = format!(
+            "[master]\ncontrol = 'control'\n[app.demo]\ncommand = ['{}', 'serve {{address}}']\n{more}\n\
+            [site.demo]\nlisten = 'unix:site.sock'\nhosts = 'demo.example'\napp = 'demo'\n[front]\nworkers = 2\n",
+            worker(),
+        );
+        let run = Run::begin_in(folder, &config, |_| {});
+        run.message("READY=1");
+        Self { run, answers }
+    }
+
+    /// A client that has asked, and the other end of its response.
+    fn ask(&self, fields: &str) -> (UnixStream, UnixStream) {
+        let mut client = connect(&self.run);
+        let text = format!("GET / HTTP/1.1\r\nHost: demo.example\r\n{fields}\r\n");
+        send(&mut client, &text);
+        let (answer, _) = self.answers.accept().expect("the program has the request");
+        (client, answer)
+    }
+
+    /// What a client gets whose response is this.
+    fn answered(&self) -> String {
+        let (client, mut answer) = self.ask("Connection: close\r\n");
+        send(
+            &mut answer,
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        );
+        rest(client)
+    }
+}
+
+#[test]
+fn a_program_without_a_handler_of_signals_is_told_to_end_when_its_responses_are_whole() {
+    let waits = "takes no more requests of sites";
+    // At a stop it comes after the front.
+    let comes_last = "ends after the apps that come after it (front)";
+    for (order, line) in [(Signal::SIGHUP, waits), (Signal::SIGTERM, comes_last)] {
+        let mut served = Served::start("graceful_timeout = '10m'");
+        let (client, mut answer) = served.ask("Connection: close\r\n");
+        send(&mut answer, "HTTP/1.1 200 OK\r\nContent-");
+        served.run.signal(order);
+        served.run.logged(&["app=demo", line]);
+        if order == Signal::SIGHUP {
+            assert!(served.answered().ends_with("\r\n\r\nok"), "the new one");
+        }
+        send(&mut answer, "Length: 6\r\n\r\nabc");
+        send(&mut answer, "def");
+        let whole = rest(client);
+        assert!(whole.starts_with("HTTP/1.1 200 OK\r\n"), "{whole}");
+        assert!(whole.ends_with("\r\n\r\nabcdef"), "{whole}");
+        served.run.logged(&["app=demo", "gen=1", "ended"]);
+        if order == Signal::SIGHUP {
+            served.run.stop();
+        }
+    }
+}
+
+#[test]
+fn a_response_without_an_end_holds_the_signal_for_half_of_the_time_only_and_an_upgrade_not_at_all()
+{
+    let mut served = Served::start("graceful_timeout = '2s'");
+    let (client, mut answer) = served.ask("");
+    send(
+        &mut answer,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n",
+    );
+    served.run.signal(Signal::SIGHUP);
+    served
+        .run
+        .logged(&["app=demo", "requests of sites still run there after 1"]);
+    served.run.logged(&["app=demo", "gen=1", "ended"]);
+    drop(client);
+    served.run.stop();
+
+    let mut served = Served::start("graceful_timeout = '10m'");
+    let (mut client, mut answer) = served.ask("Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    let switch =
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    send(&mut answer, switch);
+    let mut byte = [0];
+    client.read_exact(&mut byte).expect("the change");
+    served.run.signal(Signal::SIGHUP);
+    let ended = served.run.logged(&["app=demo", "gen=1", "ended"]);
+    assert!(ended.contains("replaced"), "{ended}");
+    drop(client);
+    served.run.stop();
+}
+
+#[test]
+fn a_front_that_was_killed_holds_no_signal() {
+    let mut served = Served::start("graceful_timeout = '10m'");
+    let (client, mut answer) = served.ask("");
+    send(&mut answer, "HTTP/1.1 200 OK\r\n");
+    served.run.signal(Signal::SIGHUP);
+    served
+        .run
+        .logged(&["app=demo", "takes no more requests of sites"]);
+    for pid in pids(&served.run, "front") {
+        let pid = i32::try_from(pid).expect("a pid");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it lives");
+    }
+    served.run.logged(&["app=demo", "gen=1", "ended"]);
+    drop(client);
+    served.run.stop();
 }
 
 /// All that comes to a request of a client that accepts a compressed response.

@@ -20,7 +20,7 @@ use preforkd_worker::connections;
 use preforkd_worker::counters::{self, offset as inside};
 use preforkd_worker::gauges::WORKER_WORDS;
 use preforkd_worker::purges;
-use preforkd_worker::running;
+use preforkd_worker::running::{self, Noted};
 use preforkd_worker::scoreboard::{
     CONNECTIONS_BY_CLIENT, COUNTERS, MARK, MEMORY_BYTES, PURGES, RECORD_BYTES, RECORDS, RUNNING,
     SUCCEEDED, Snapshot,
@@ -167,6 +167,18 @@ impl Scoreboard {
         let start = inside::gauges(record);
         let words = start.map(|start| self.words(COUNTERS + start, WORKER_WORDS));
         words.unwrap_or_default()
+    }
+
+    /// What a worker of the front has noted of its requests at an address of a worker; none if it has not begun. Any worker of the front
+    /// may have written it.
+    pub fn noted(&self, record: u32, pid: u32, upstream: &str, address: &str) -> Option<Noted> {
+        let word = |word: usize| {
+            let mut bytes = [0; 8];
+            let place = RUNNING + (word * 8) as u64;
+            self.memory.read_exact_at(&mut bytes, place).ok()?;
+            Some(u64::from_ne_bytes(bytes))
+        };
+        running::noted(word, record, pid, upstream, address)
     }
 
     /// So many words from a place on; none if they cannot be read.

@@ -16,6 +16,8 @@ pub struct Channel {
     socket: OwnedFd,
     /// What the worker has not been sent, as its queue is full.
     waiting: BTreeMap<String, Rc<OwnedFd>>,
+    /// How many it has been sent.
+    sent: u64,
 }
 
 impl Channel {
@@ -28,7 +30,14 @@ impl Channel {
         let (socket, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let waiting = BTreeMap::new();
-        Ok((Self { socket, waiting }, theirs))
+        Ok((
+            Self {
+                socket,
+                waiting,
+                sent: 0,
+            },
+            theirs,
+        ))
     }
 
     /// The descriptor to poll for writing.
@@ -49,7 +58,11 @@ impl Channel {
                 // Descriptors that many workers have not received count too: unix(7), ETOOMANYREFS.
                 Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => return,
                 // Whoever has no other end any more needs none.
-                Ok(()) | Err(_) => drop(entry.remove()),
+                Err(_) => drop(entry.remove()),
+                Ok(()) => {
+                    self.sent += 1;
+                    drop(entry.remove());
+                }
             }
         }
     }
@@ -83,6 +96,12 @@ impl Updates {
     /// A worker was reaped. Returns its channel.
     pub fn remove(&mut self, worker: Pid) -> Option<Channel> {
         self.channels.remove(&worker)
+    }
+
+    /// Whether a worker that has taken so many in has taken all.
+    pub fn has_taken(&self, worker: Pid, number: u64) -> bool {
+        let channel = self.channels.get(&worker);
+        channel.is_none_or(|channel| channel.waiting.is_empty() && channel.sent == number)
     }
 
     /// Sends an update to a worker.
@@ -144,13 +163,18 @@ mod tests {
             assert!(sent < 100_000, "the queue has no end");
         }
         channel.send(PACKET, &update);
+        let mut updates = Updates::default();
+        let worker = Pid::from_raw(7);
+        updates.insert(worker, channel);
+        assert!(!updates.has_taken(worker, sent - 1), "one waits");
         let length = PACKET.len();
         for _ in 1..sent {
             assert_eq!(receive(&theirs), Ok((length, 1)));
         }
         assert_eq!(receive(&theirs), Err(Errno::EAGAIN));
-        channel.flush();
-        assert!(channel.waiting.is_empty());
+        updates.flush();
+        assert!(updates.has_taken(worker, sent) && !updates.has_taken(worker, sent - 1));
+        let mut channel = updates.remove(worker).expect("it is there");
         assert_eq!(receive(&theirs), Ok((length, 1)));
         assert_eq!(receive(&theirs), Err(Errno::EAGAIN), "the latest only");
         drop(theirs);

@@ -46,6 +46,7 @@ pub struct Front {
     scripts: BTreeMap<usize, Scripts>,
     complaints: Rate,
     updates: Updates,
+    running: Option<Running>,
     states: Option<States>,
     holding: Holding,
     /// None if there is no memory that tells what was purged.
@@ -94,13 +95,16 @@ impl Front {
             scripts,
             complaints: Rate::new(5, 10_000_000_000),
             updates,
+            running: None,
             states: None,
             cache: None,
         })
     }
 
-    /// Counts what runs and what waits together with the other workers of the front, who are woken by writing to this descriptor.
+    /// Counts what runs and what waits together with the other workers of the front, who are woken by writing to this descriptor; and notes
+    /// for the master what it has heard.
     pub fn share(&mut self, running: Running, wake: Option<OwnedFd>) {
+        self.running = Some(running);
         self.proxy.share(running, wake);
     }
 
@@ -215,6 +219,10 @@ impl Front {
             if let Some(&number) = self.numbers.get(&ready.app) {
                 self.proxy.set_addresses(number, &news::places(&ready), now);
             }
+        }
+        // From here on nothing goes to a worker that was taken out.
+        if let Some(running) = &self.running {
+            running.has_taken(self.updates.number());
         }
         if self.updates.is_over() {
             self.proxy.expect_no_more(now);

@@ -30,6 +30,8 @@ pub struct Updates {
     socket: Option<OwnedFd>,
     /// The master is gone: nothing more comes.
     over: bool,
+    /// How many have come.
+    number: u64,
     keys: Arc<Keys>,
     /// What has come and was not taken, in the order in which it came.
     upstreams: VecDeque<Ready>,
@@ -55,6 +57,7 @@ impl Updates {
         let mut updates = Self {
             socket,
             over: false,
+            number: 0,
             keys: Keys::new(&[]),
             upstreams: VecDeque::new(),
             settings: settings.clone(),
@@ -82,6 +85,7 @@ impl Updates {
         Self {
             socket: None,
             over: false,
+            number: 0,
             keys: Keys::new(&[]),
             settings: settings.clone(),
             sockets: Vec::new(),
@@ -115,6 +119,11 @@ impl Updates {
     /// Whether the master is gone.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// How many have come, also those that could not be read.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The next app of which the master has told where its workers are.
@@ -157,6 +166,7 @@ impl Updates {
                 Err(_) => return Ok(None),
             }
         };
+        self.number += 1;
         let file = room.drain().find_map(|message| match message {
             RecvAncillaryMessage::ScmRights(mut files) => files.next(),
             _ => None,

@@ -18,6 +18,9 @@ impl<W: World> Master<W> {
                 slot,
                 generation,
             } => return self.workers.spawn(name, worker, slot, generation),
+            Action::TakeOut(worker, reason) => {
+                return self.workers.take_out(turn, name, worker, reason);
+            }
             Action::Terminate(worker, reason) => (worker, (Signal::SIGTERM, reason)),
             Action::Abort(worker, reason) => (worker, (Signal::SIGABRT, reason)),
             Action::Kill(worker, reason) => (worker, (Signal::SIGKILL, reason)),

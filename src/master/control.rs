@@ -410,6 +410,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
     let seen = seen.filter(|seen| seen.pid != 0);
     let state = match (&child.signalled, child.ready_at) {
         (Some((_, reason)), _) => format!("leaving: {}", report::reason(*reason)),
+        (None, Some(_)) if child.leaves => "leaving: its requests are answered first".into(),
         (None, Some(_)) => "ready".into(),
         (None, None) => "starting".into(),
     };

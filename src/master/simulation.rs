@@ -157,6 +157,7 @@ impl History {
     fn send_from(&mut self, signal: Signal, sender: Sender) {
         let number = signal as i32;
         let kernel = self.kernel();
+        kernel.heard.signalled(signal);
         kernel.signals.push(Arrived { number, sender });
         kernel.sources.insert(Source::Signals);
     }

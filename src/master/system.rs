@@ -95,6 +95,8 @@ pub(super) struct System {
     started: u64,
     tickets: TicketKeys,
     updates: Updates,
+    /// The workers of the front: the app and the record of each.
+    fronts: BTreeMap<Pid, (Name, u32)>,
     certificate_watch: Option<CertificateWatch>,
     certificate_keeper: Option<CertificateKeeper>,
     /// The challenges that workers of the front answer, for those that start.
@@ -167,6 +169,7 @@ impl System {
             notify: Notify::new()?,
             tickets: TicketKeys::default(),
             updates: Updates::default(),
+            fronts: BTreeMap::new(),
             certificate_watch: None,
             certificate_keeper: None,
             challenges: None,
@@ -451,6 +454,10 @@ impl World for System {
 
     fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
         self.send_upstream(app, state);
+    }
+
+    fn requests_at(&self, app: &Name, address: &str) -> Option<u64> {
+        self.noted_requests(app, address)
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

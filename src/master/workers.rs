@@ -21,6 +21,7 @@ mod ending;
 mod forked;
 mod fronts;
 mod lacking;
+mod quiet;
 mod starting;
 
 use children::Children;
@@ -28,6 +29,7 @@ pub(super) use ending::send;
 pub(super) use forked::MAX_REPLIES;
 use fronts::Fronts;
 use lacking::NotStarted;
+use quiet::Quiet;
 
 /// An app: its supervisor, and how workers of each of its generations are started.
 pub(super) struct App {
@@ -113,6 +115,7 @@ pub(super) struct Workers {
     pub(super) changed: bool,
     /// What front workers are told of them.
     pub(super) fronts: Fronts,
+    quiet: Quiet,
     deadlines: Timers<Name>,
     /// The workers to start, in this order. A start takes a fraction of a millisecond, and other events must not wait for many.
     queue: VecDeque<Spawn>,
@@ -212,6 +215,7 @@ impl Workers {
         starts
             .chain(self.deadlines.next())
             .chain(self.looks.next())
+            .chain(self.quiet.deadline())
             .min()
     }
 

@@ -424,6 +424,10 @@ pub trait World {
     /// other processes are told. Without a state, later ones are not told any more.
     fn tell_fronts(&mut self, app: &Name, state: Option<&str>);
 
+    /// The requests that workers of the front have at an address of a worker of this app, as they have noted; those that have changed to
+    /// another protocol do not count. `None` if one of them has not taken in yet all that it was told.
+    fn requests_at(&self, app: &Name, address: &str) -> Option<u64>;
+
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;
 

@@ -160,6 +160,7 @@ impl App {
                 restart: Restart::Always,
                 replace: Replace::StartFirst,
                 announces_end: false,
+                ends_quiet: false,
                 start_timeout: Duration::from_secs(5),
                 graceful_timeout: Duration::from_secs(10),
                 abort_grace: Duration::from_secs(2),

@@ -77,7 +77,7 @@ impl Draft<'_> {
         };
         let check = self.check(&launch, own_address.is_some())?;
         let has_listener = !sockets.is_empty();
-        let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
+        let mut policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         self.doubt_placeholders();
         if let Some(range) = &own_address {
             self.enough_addresses(range, &policy, &mut warnings)?;
@@ -87,6 +87,8 @@ impl Draft<'_> {
             Some(_) => self.reached.own_listener(self.name, self.written.backlog.0),
             None => None,
         };
+        // Python workers finish by themselves what they have.
+        policy.ends_quiet = own_address.is_some() && self.reached.has(self.name);
         let before = self.before(&launch)?;
         let stop = Stop {
             signal: self.stop_signal(&launch.program),

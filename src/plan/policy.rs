@@ -33,6 +33,7 @@ impl Draft<'_> {
                 config::Replace::StopFirst => Replace::StopFirst,
             },
             announces_end: app.wsgi.is_some(),
+            ends_quiet: false,
             start_timeout: app.start_timeout.0,
             graceful_timeout: app.graceful_timeout.0,
             abort_grace: app.abort_grace.0,

@@ -16,6 +16,8 @@ pub enum Action {
         /// The configuration to start it from.
         generation: Generation,
     },
+    /// Send a worker no more requests. Report [`super::Event::Quiet`] when it has none.
+    TakeOut(WorkerId, Reason),
     /// Tell a worker to finish its requests and exit (TERM).
     Terminate(WorkerId, Reason),
     /// Tell a worker to report what it is doing and die (ABRT).

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::facts::Extent;
-use super::worker::{Limit, Overdue, State};
+use super::worker::{Limit, Overdue, State, Untold};
 use super::{Action, Generation, Reason, Supervisor, Urgency, Wish, WorkerId, policy};
 
 impl Supervisor {
@@ -170,12 +170,32 @@ impl Supervisor {
                 }
                 Some(State::Leaving { .. }) => self.kill(id, Reason::GracefulTimeout, actions),
                 Some(State::Draining {
-                    deadline, overdue, ..
+                    deadline,
+                    overdue,
+                    may_accept_until,
+                    untold: Some(Untold { until, reason }),
+                }) if until <= now => {
+                    let draining = State::Draining {
+                        // If the master stood still, it has as much time as it would have had.
+                        deadline: deadline.max(now + (deadline - until)),
+                        overdue,
+                        may_accept_until: may_accept_until.filter(|until| *until > now),
+                        untold: None,
+                    };
+                    self.roster.set(id, draining);
+                    actions.push(Action::Terminate(id, reason));
+                }
+                Some(State::Draining {
+                    deadline,
+                    overdue,
+                    untold,
+                    ..
                 }) if deadline > now => {
                     let draining = State::Draining {
                         deadline,
                         overdue,
                         may_accept_until: None,
+                        untold,
                     };
                     self.roster.set(id, draining);
                 }
@@ -190,7 +210,8 @@ impl Supervisor {
         }
     }
 
-    /// Tells a worker to finish its requests and exit, within its `graceful_timeout`.
+    /// Tells a worker to finish its requests and exit, within its `graceful_timeout`; or has it taken out before, which is a part of
+    /// that time.
     pub(super) fn end(
         &mut self,
         id: WorkerId,
@@ -204,6 +225,13 @@ impl Supervisor {
         let policy = self.policy(worker.generation);
         let deadline = now + policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
         let says_when = policy.is_some_and(|p| p.announces_end);
+        // What hangs is not waited for.
+        let quiet = policy.filter(|p| p.ends_quiet && reason != Reason::Hung);
+        let untold = quiet.map(|policy| Untold {
+            until: now + policy.quiet_timeout(),
+            reason,
+        });
+        let untold = untold.filter(|untold| untold.until > now);
         let limit = Limit::GracefulTimeout;
         let overdue = match reason {
             Reason::Hung => Overdue::Abort,
@@ -215,16 +243,23 @@ impl Supervisor {
                 deadline,
                 overdue,
                 may_accept_until: says_when.then(|| now + policy::LAST_ACCEPT),
+                untold,
             },
             State::Leaving { .. } => State::Draining {
                 deadline,
                 overdue,
                 may_accept_until: None,
+                untold: None,
             },
             _ => return,
         };
         self.roster.set(id, state);
-        actions.push(Action::Terminate(id, reason));
+        actions.push(match state {
+            State::Draining {
+                untold: Some(_), ..
+            } => Action::TakeOut(id, reason),
+            _ => Action::Terminate(id, reason),
+        });
     }
 
     /// Leaves a worker at most [`policy::STOP_NOW`]. Signals it, unless it already knows that it has to end.
@@ -242,20 +277,23 @@ impl Supervisor {
                     deadline: until,
                     overdue,
                     may_accept_until: None,
+                    untold: None,
                 },
                 true,
             ),
             Some(State::Draining {
                 deadline,
                 may_accept_until,
+                untold,
                 ..
             }) => (
                 State::Draining {
                     deadline: deadline.min(until),
                     overdue,
                     may_accept_until,
+                    untold: None,
                 },
-                false,
+                untold.is_some(),
             ),
             Some(State::Doomed { deadline, .. }) => {
                 let deadline = deadline.min(until);

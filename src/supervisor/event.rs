@@ -38,6 +38,8 @@ pub enum Event {
     CheckFailed(WorkerId),
     /// The worker reports that it no longer accepts and will end, on request or on its own initiative.
     Stopping(WorkerId),
+    /// The worker was taken out ([`super::Action::TakeOut`]) and has no requests any more.
+    Quiet(WorkerId),
     /// The worker should be recycled: it is old or large enough.
     Recycle(WorkerId),
     /// The worker should be recycled, because it became too large soon after its start. A fresh one may do the same, so such

@@ -57,6 +57,7 @@ impl Supervisor {
                 }
             }
             Event::Stopping(id) => self.stopping(id, now),
+            Event::Quiet(id) => self.quiet(id, now),
             Event::Recycle(id) => {
                 if self.roster.state(id).is_some_and(State::is_active) {
                     self.recycling.insert(id);
@@ -171,15 +172,32 @@ impl Supervisor {
                 }
             }
             State::Draining {
-                deadline, overdue, ..
+                deadline,
+                overdue,
+                untold,
+                ..
             } => State::Draining {
                 deadline,
                 overdue,
                 may_accept_until: None,
+                untold,
             },
             _ => return,
         };
         self.roster.set(id, state);
+    }
+
+    /// It may be told now.
+    fn quiet(&mut self, id: WorkerId, now: Instant) {
+        if let Some(mut state) = self.roster.state(id)
+            && let State::Draining {
+                untold: Some(untold),
+                ..
+            } = &mut state
+        {
+            untold.until = untold.until.min(now);
+            self.roster.set(id, state);
+        }
     }
 
     fn hung(&mut self, id: WorkerId, extent: Extent) {

@@ -4,6 +4,7 @@ use super::tests::{Boot, World, policy};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -98,6 +99,8 @@ struct History {
 impl History {
     fn begin() -> Self {
         let mut world = World::new(boot);
+        // A third of the workers have requests for ever.
+        world.serves = |id| (id.0 % 3 > 0).then(|| Duration::from_secs(4 * (id.0 % 3 - 1)));
         world.tell(Event::Propose(1, policy(2)));
         world.pass(30.0);
         Self {
@@ -132,6 +135,7 @@ impl History {
                 check,
                 replace,
                 restart,
+                ends_quiet: self.generation % 5 < 3,
                 ..policy(workers)
             };
             if replace == Replace::StopFirst {

@@ -75,6 +75,9 @@ pub struct Policy {
     pub replace: Replace,
     /// Whether its workers send `STOPPING=1` when they no longer accept.
     pub announces_end: bool,
+    /// Whether a worker that serves is first taken out, and told to end when the requests that it has are answered: a program that knows
+    /// nothing of draining loses none then.
+    pub ends_quiet: bool,
     /// A worker that is not ready after this time has failed.
     pub start_timeout: Duration,
     /// A worker that was told to end has this time to finish what it serves.
@@ -96,6 +99,12 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How long a worker that was taken out may serve on before it is told to end: half of its time to end. The other half is for
+    /// programs that finish by themselves what lasts longer, and tell their clients.
+    pub fn quiet_timeout(&self) -> Duration {
+        self.graceful_timeout / 2
+    }
+
     /// Whether more workers than configured do no harm: each does the same work, and for ever.
     pub fn may_be_many(&self) -> bool {
         self.replace == Replace::StartFirst && self.restart != Restart::Never

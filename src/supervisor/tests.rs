@@ -19,6 +19,12 @@ pub(super) struct World {
     ripening: BTreeMap<WorkerId, Instant>,
     /// Processes that have ended and are not reaped yet.
     dying: BTreeSet<WorkerId>,
+    /// How long a worker has requests after it was taken out; `None`: for ever.
+    pub(super) serves: fn(WorkerId) -> Option<Duration>,
+    /// Workers that were taken out and have requests: since when, and until when.
+    busy: BTreeMap<WorkerId, (Instant, Option<Instant>)>,
+    /// Everything is to end at once.
+    hurried: bool,
     facts: VecDeque<Event>,
     telling: bool,
     /// Events are held back until [`World::release`], which records them together.
@@ -49,6 +55,7 @@ pub(super) fn policy(workers: u32) -> Policy {
         restart: Restart::Always,
         replace: Replace::StartFirst,
         announces_end: false,
+        ends_quiet: false,
         start_timeout: Duration::from_secs(60),
         graceful_timeout: Duration::from_secs(30),
         abort_grace: Duration::from_secs(2),
@@ -72,6 +79,9 @@ impl World {
             log: Vec::new(),
             ripening: BTreeMap::new(),
             dying: BTreeSet::new(),
+            serves: |_| Some(Duration::ZERO),
+            busy: BTreeMap::new(),
+            hurried: false,
             facts: VecDeque::new(),
             telling: false,
             held: false,
@@ -124,7 +134,12 @@ impl World {
                 // Reaped or never started: from now on it must not be signalled.
                 self.alive.remove(id);
                 self.dying.remove(id);
+                self.busy.remove(id);
             }
+            if let Event::Quiet(id) = event {
+                self.busy.remove(id);
+            }
+            self.hurried |= *event == Event::StopNow;
         }
         let actions = self.supervisor.handle_all(events, self.now);
         self.supervisor.roster.check();
@@ -166,7 +181,23 @@ impl World {
                 self.ripening
                     .insert(worker, self.now + Duration::from_millis(after));
             }
+            Action::TakeOut(id, _) => {
+                assert!(self.alive.contains_key(&id), "it has not been reaped");
+                let until = (self.serves)(id).map(|time| self.now + time);
+                let before = self.busy.insert(id, (self.now, until));
+                assert_eq!(before, None, "once");
+                if until == Some(self.now) {
+                    self.tell(Event::Quiet(id));
+                }
+            }
             Action::Terminate(id, _) | Action::Abort(id, _) | Action::Kill(id, _) => {
+                if let (Action::Terminate(..), Some((since, _))) = (action, self.busy.remove(&id)) {
+                    let waited = self.now - since;
+                    assert!(
+                        self.hurried || waited >= policy(1).quiet_timeout(),
+                        "told to end with requests after {waited:?}"
+                    );
+                }
                 let generation = self
                     .alive
                     .get(&id)
@@ -189,6 +220,7 @@ impl World {
     pub(super) fn dies(&mut self, id: WorkerId) {
         assert!(self.alive.contains_key(&id), "only a living worker dies");
         self.ripening.remove(&id);
+        self.busy.remove(&id);
         if self.dying.insert(id) {
             self.tell(Event::Exited(id));
         }
@@ -198,6 +230,7 @@ impl World {
     pub(super) fn finishes(&mut self, id: WorkerId) {
         assert!(self.alive.contains_key(&id), "only a living worker ends");
         self.ripening.remove(&id);
+        self.busy.remove(&id);
         if self.dying.insert(id) {
             self.tell(Event::Finished(id));
         }
@@ -224,14 +257,19 @@ impl World {
                 .iter()
                 .min_by_key(|(_, at)| **at)
                 .map(|(&id, &at)| (id, at));
+            let quiet = self.busy.iter();
+            let quiet = quiet.filter_map(|(&id, (_, until))| Some(((*until)?, id)));
+            let quiet = quiet.min();
             let deadline = self.supervisor.deadline();
-            let next = deadline.into_iter().chain(ripe.map(|r| r.1)).min();
+            let due = deadline.into_iter().chain(ripe.map(|r| r.1));
+            let next = due.chain(quiet.map(|(at, _)| at)).min();
             let Some(next) = next.filter(|&at| at <= end) else {
                 break;
             };
             self.now = self.now.max(next);
-            match ripe {
-                Some((id, at)) if at <= self.now => {
+            match (ripe, quiet) {
+                (_, Some((at, id))) if at <= self.now => self.tell(Event::Quiet(id)),
+                (Some((id, at)), _) if at <= self.now => {
                     self.ripening.remove(&id);
                     match (self.boot)(self.alive[&id]) {
                         Boot::Good | Boot::Unfit => self.tell(Event::Ready(id)),

@@ -47,6 +47,8 @@ pub(super) enum State {
         overdue: Overdue,
         /// Until this time, or until it sends `STOPPING=1`, it may still accept requests.
         may_accept_until: Option<Instant>,
+        /// It was taken out, and was not told yet.
+        untold: Option<Untold>,
     },
     /// It was told to end before it was ready.
     Doomed { deadline: Instant, limit: Limit },
@@ -71,6 +73,14 @@ pub(super) enum Overdue {
     Kill(Limit),
     /// It drains because one of its requests hangs: it must report where before it is killed.
     Abort,
+}
+
+/// A worker that is told to end when it has no requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Untold {
+    /// When it is told at the latest.
+    pub(super) until: Instant,
+    pub(super) reason: Reason,
 }
 
 /// The limit that a deadline stands for.
@@ -124,8 +134,12 @@ impl State {
             Self::Draining {
                 deadline,
                 may_accept_until,
+                untold,
                 ..
-            } => earlier(deadline, may_accept_until),
+            } => {
+                let told = untold.map_or(deadline, |untold| untold.until.min(deadline));
+                earlier(told, may_accept_until)
+            }
             Self::Leaving { deadline, .. }
             | Self::Doomed { deadline, .. }
             | Self::Aborting { deadline, .. } => Some(deadline),

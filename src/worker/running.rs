@@ -5,11 +5,15 @@
 //! need not be exact: what two of them send to one place at the same moment is found out there. A part counts as long as its worker lives; the
 //! master takes a worker from the list that it has reaped.
 //!
+//! A word counts in its lower half the requests that run, and in its upper half those of them that have changed to another protocol: these last as
+//! long as their client likes, so a worker that is to end is not waited for because of them.
+//!
 //! | words | contents |
 //! |---|---|
 //! | 0..256 | for the records 0 to 255 of the scoreboard the process id of the worker, 0 if its part does not count |
 //! | 256 | as many of these may be other than 0 |
-//! | 512..4608 | the key of each place, 0 if it is free |
+//! | 512..768 | for each part how many updates its worker has taken in: it sends no request where these have not told of |
+//! | 768..4864 | the key of each place, 0 if it is free |
 //! | then 4096 for each part | the requests that run, or the connections that are open, at each place |
 
 use std::hint::spin_loop;
@@ -21,7 +25,8 @@ use crate::counters::hash;
 /// Places: addresses of workers, and sites with a limit, that one master has had.
 pub const PLACES: usize = 4096;
 const LISTED: usize = PARTS;
-const KEYS: usize = 512;
+const TAKEN: usize = 512;
+const KEYS: usize = TAKEN + PARTS;
 const COUNTS: usize = KEYS + PLACES;
 /// The size of all in words.
 pub const WORDS: usize = COUNTS + PARTS * PLACES;
@@ -30,6 +35,67 @@ pub const WORDS: usize = COUNTS + PARTS * PLACES;
 const MANY: u64 = 1_000_000;
 /// How often a worker tries to take what several want at the same moment.
 const ATTEMPTS: u32 = 6;
+
+/// One request that has changed to another protocol.
+const SWITCHED: u64 = 1 << 32;
+
+fn running(word: u64) -> u64 {
+    (word % SWITCHED).min(MANY)
+}
+
+fn switched(word: u64) -> u64 {
+    word / SWITCHED
+}
+
+/// What a worker has noted of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Noted {
+    /// How many updates it has taken in.
+    pub taken: u64,
+    /// The requests that it has there, without those that have changed to another protocol.
+    pub requests: u64,
+}
+
+/// Whether the worker with this record has a part.
+pub fn has_part(record: u32) -> bool {
+    listed(record).is_some()
+}
+
+/// What the worker `pid` with this record has noted of an address of an upstream, which the log of the front calls so; none if it has not begun its part. `word` reads one word of the
+/// memory.
+pub fn noted(
+    word: impl Fn(usize) -> Option<u64>,
+    record: u32,
+    pid: u32,
+    upstream: &str,
+    address: &str,
+) -> Option<Noted> {
+    let part = usize::try_from(record).ok().filter(|part| *part < PARTS)?;
+    if word(part)? != u64::from(pid) {
+        return None;
+    }
+    // First: what it sends after it has taken them in does not go there.
+    let taken = word(TAKEN + part)?;
+    let (key, mut places) = places(upstream, address);
+    let place = places.find_map(|place| match word(KEYS + place) {
+        Some(0) | None => Some(None),
+        Some(known) => (known == key).then_some(Some(place)),
+    });
+    let count = place
+        .flatten()
+        .and_then(|place| word(COUNTS + part * PLACES + place));
+    let count = count.unwrap_or(0);
+    let requests = running(count).saturating_sub(switched(count));
+    Some(Noted { taken, requests })
+}
+
+/// The key of an address of an upstream, and the places where it may be, in order.
+fn places(upstream: &str, address: &str) -> (u64, impl Iterator<Item = usize> + use<>) {
+    let names = upstream.bytes().chain([0]).chain(address.bytes());
+    let key = hash(names).max(1);
+    let first = usize::try_from(key % PLACES as u64).unwrap_or_default();
+    (key, (first..PLACES).chain(0..first))
+}
 
 /// A worker's own part, for writing, and those of the others. There must be only one writer.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +147,7 @@ impl Running {
         assert_eq!(words.len(), WORDS, "it has a fixed size");
         let own = usize::try_from(record).ok().filter(|own| *own < PARTS)?;
         words[own].store(0, Ordering::Relaxed);
+        words[TAKEN + own].store(0, Ordering::Relaxed);
         for word in &words[COUNTS + own * PLACES..][..PLACES] {
             // Memory that was never used takes none as long as it is only read.
             if word.load(Ordering::Relaxed) != 0 {
@@ -92,12 +159,14 @@ impl Running {
         Some(Self { words, own })
     }
 
-    /// The place of an address of an app, which is taken if nobody has it yet; none if all are taken.
-    pub fn place(self, app: &str, address: &str) -> Option<Place> {
-        let names = app.bytes().chain([0]).chain(address.bytes());
-        let key = hash(names).max(1);
-        let first = usize::try_from(key % PLACES as u64).unwrap_or_default();
-        let mut places = (first..PLACES).chain(0..first);
+    /// It has taken in so many updates since it was started, and sends no request where these do not tell of.
+    pub fn has_taken(&self, updates: u64) {
+        self.words[TAKEN + self.own].store(updates, Ordering::Release);
+    }
+
+    /// The place of an address of an upstream, which is taken if nobody has it yet; none if all are taken.
+    pub fn place(self, upstream: &str, address: &str) -> Option<Place> {
+        let (key, mut places) = places(upstream, address);
         let number = places.find(|place| {
             let word = &self.words[KEYS + place];
             match word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
@@ -182,10 +251,17 @@ impl Place {
         self.word(self.of.own).fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// A request that runs there has changed to another protocol, as long as what is returned exists.
+    pub fn switches(&self) -> Switched {
+        self.word(self.of.own)
+            .fetch_add(SWITCHED, Ordering::Relaxed);
+        Switched(*self)
+    }
+
     /// The requests that the others have sent there.
     pub fn others(&self) -> usize {
         let sent = self.of.others();
-        let sent = sent.map(|part| self.word(part).load(Ordering::Relaxed).min(MANY));
+        let sent = sent.map(|part| running(self.word(part).load(Ordering::Relaxed)));
         usize::try_from(sent.sum::<u64>()).unwrap_or(usize::MAX)
     }
 
@@ -218,12 +294,23 @@ impl Place {
 
     /// Those of all workers.
     pub fn all(&self) -> u64 {
-        let own = self.word(self.of.own).load(Ordering::Relaxed);
+        let own = running(self.word(self.of.own).load(Ordering::Relaxed));
         own.saturating_add(self.others() as u64)
     }
 
     fn word(&self, part: usize) -> &'static AtomicU64 {
         &self.of.words[COUNTS + part * PLACES + self.number]
+    }
+}
+
+/// A request that has changed to another protocol.
+#[derive(Debug)]
+pub struct Switched(Place);
+
+impl Drop for Switched {
+    fn drop(&mut self) {
+        let word = self.0.word(self.0.of.own);
+        word.fetch_sub(SWITCHED, Ordering::Relaxed);
     }
 }
 
@@ -303,6 +390,35 @@ mod tests {
             });
             assert_eq!(places[0].all(), 0);
         }
+    }
+
+    #[test]
+    fn the_master_reads_what_a_worker_has_sent_and_taken_in() {
+        let words = memory();
+        let word = |at: usize| Some(words[at].load(Ordering::Relaxed));
+        let noted = |pid, address| noted(word, 3, pid, "app=web", address);
+        assert_eq!(noted(7, "unix:1"), None, "it has not begun");
+        let part = Running::begin(words, 3, 7).expect("a part");
+        let seen = |taken, requests| Some(Noted { taken, requests });
+        assert_eq!(noted(7, "unix:1"), seen(0, 0));
+        assert_eq!(noted(8, "unix:1"), None, "another one");
+        let place = part.place("app=web", "unix:1").expect("room");
+        place.begin();
+        place.begin();
+        part.has_taken(5);
+        assert_eq!(noted(7, "unix:1"), seen(5, 2));
+        assert_eq!(noted(7, "unix:2"), seen(5, 0));
+        let switched = place.switches();
+        assert_eq!(noted(7, "unix:1"), seen(5, 1));
+        let other = Running::begin(words, 4, 9).expect("a part");
+        let at = other.place("app=web", "unix:1").expect("room");
+        assert_eq!(at.others(), 2, "a switched one runs");
+        drop(switched);
+        place.end();
+        place.end();
+        assert_eq!((noted(7, "unix:1"), at.others()), (seen(5, 0), 0));
+        Running::begin(words, 3, 7).expect("a part");
+        assert_eq!(noted(7, "unix:1"), seen(0, 0));
     }
 
     #[test]

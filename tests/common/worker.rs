@@ -43,6 +43,9 @@ fn main() {
     if let Some(address) = behaviour.strip_prefix("shout ") {
         return shout(address);
     }
+    if let Some(address) = behaviour.strip_prefix("serve ") {
+        return serve(address);
+    }
     // A port of its own.
     let address = behaviour.strip_prefix("bind ");
     let _bound = address.map(|address| std::net::TcpListener::bind(address).expect("it is free"));
@@ -117,6 +120,31 @@ fn shout(address: &str) {
     match notifier.send("READY=1\nSTOPPING=1") {
         Ok(()) => println!("sent"),
         Err(error) => println!("{:?}", error.kind()),
+    }
+}
+
+/// A server that knows nothing of signals. What it answers to a request is said by who listens on `answers.sock`, piece by piece.
+fn serve(address: &str) {
+    let listener = std::net::TcpListener::bind(address).expect("nobody has it");
+    notify("READY=1");
+    for client in listener.incoming() {
+        let mut client = client.expect("a connection");
+        std::thread::spawn(move || {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                // The check only connects, and a kept connection ends.
+                if !matches!(client.read(&mut byte), Ok(1)) {
+                    return;
+                }
+                head.push(byte[0]);
+            }
+            let mut answers = UnixStream::connect("answers.sock").expect("the test listens");
+            let mut piece = [0; 1024];
+            while let Ok(length @ 1..) = answers.read(&mut piece) {
+                client.write_all(&piece[..length]).expect("it is read");
+            }
+        });
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use preforkd_http::{Expected, NOT_BEGUN, Watch};
+use preforkd_worker::running::Switched;
 use preforkd_worker::socket;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -60,6 +61,8 @@ pub(super) struct Connection {
     pub reused: bool,
     /// It speaks another protocol now, in both directions.
     pub switched: bool,
+    /// That is noted for the master.
+    pub noted: Option<Switched>,
     /// The upstream has ended its direction; the other one goes on.
     pub ended: bool,
     /// There may be something to read.
@@ -106,6 +109,7 @@ impl Connection {
             refused: false,
             reused: false,
             switched: false,
+            noted: None,
             ended: false,
             readable: false,
             hangup: false,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use self::line::{Line, PATIENCE};
 use super::health::{Health, Policy};
 use super::{Instant, NEVER, after};
-use preforkd_worker::running::{Claim, Place as Shared, Queue};
+use preforkd_worker::running::{Claim, Place as Shared, Queue, Switched};
 
 use self::common::Common;
 
@@ -240,6 +240,13 @@ impl Dispatch {
         if let Some(seats) = seats.find(|seats| seats.place == place && seats.running == 0) {
             seats.shared = Some(shared);
         }
+    }
+
+    /// A request that runs there has changed to another protocol, as long as what is returned exists.
+    pub fn switches(&self, place: Place) -> Option<Switched> {
+        let mut seats = self.seats.iter();
+        let seats = seats.find(|seats| seats.place == place)?;
+        Some(seats.shared.as_ref()?.switches())
     }
 
     /// Whether the address begins requests one after the other, and those that it has not begun can be taken back.

@@ -51,6 +51,8 @@ pub(super) struct Process {
     pub(super) signalled: bool,
     /// Another worker may start only when it has ended, with all that it has started.
     pub(super) alone: bool,
+    /// It is told to end when no request runs at it.
+    pub(super) ends_quiet: bool,
     /// It is the master's child; a worker of a template only after the intermediate process has ended.
     pub(super) adopted: bool,
     /// It will end on its own.
@@ -75,6 +77,9 @@ pub(super) enum Due {
     Loads(Pid),
     IsAdopted(Pid),
     Forks(Pid, Fork),
+    FrontHears,
+    /// The request of this number has its response.
+    Answered(u64),
 }
 
 pub(super) struct Kernel {
@@ -289,6 +294,7 @@ impl Kernel {
             dead: None,
             signalled: false,
             alone: false,
+            ends_quiet: false,
             adopted: true,
             leaves: false,
             killed: false,
@@ -359,6 +365,7 @@ impl Kernel {
         assert!(process.adopted, "a signal goes to a child");
         if signal != Signal::SIGCONT {
             self.is_told_after_front(pid);
+            self.is_told_when_quiet(pid, signal);
         }
         let process = self.processes.get_mut(&pid).expect("it is there");
         if process.dead.is_some() || signal == Signal::SIGCONT {
@@ -393,6 +400,8 @@ impl Kernel {
             return;
         }
         process.dead = Some(cleanly);
+        self.breaks_off(pid);
+        let process = self.processes.get_mut(&pid).expect("it is there");
         if let Kind::Job(_) = process.kind
             && let Some(found) = self.found.get_mut(&pid)
             && (process.signalled || !cleanly && found.is_ok())
@@ -409,7 +418,7 @@ impl Kernel {
             | Due::Ends(who, _)
             | Due::Loads(who)
             | Due::Forks(who, _) => *who != pid,
-            Due::IsAdopted(_) => true,
+            Due::IsAdopted(_) | Due::FrontHears | Due::Answered(_) => true,
         });
     }
 
@@ -448,6 +457,8 @@ impl Kernel {
                 }
             }
             Due::Forks(pid, order) => self.fork_from(pid, &order),
+            Due::FrontHears => self.front_hears(),
+            Due::Answered(request) => self.is_answered(request),
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) enum Step {
     Retires(usize),
     /// A worker begins a request that never ends.
     Hangs(usize),
+    /// A request goes to a worker that the front knows, and is answered after so many milliseconds.
+    Asks(usize, u64),
     /// A process that is not a worker sends READY=1.
     UnknownProcess(usize),
     /// A process with a template's socket claims to be the worker of this ticket.
@@ -58,6 +60,7 @@ impl History {
                 | Step::Request("status" | "reload" | "reopen")
                 | Step::Retires(_)
                 | Step::UnknownProcess(_)
+                | Step::Asks(..)
                 | Step::NoListeners(_)
         );
         if !harmless {
@@ -108,6 +111,7 @@ impl History {
                     self.hang(pid, &app);
                 }
             }
+            Step::Asks(n, milliseconds) => self.kernel().front_asks(n, milliseconds),
             Step::UnknownProcess(n) => {
                 let app = Name::from(NAMES[n % NAMES.len()]);
                 self.kernel()
@@ -296,6 +300,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize).prop_map(Step::Retires),
         1 => (0..8usize).prop_map(Step::Hangs),
         1 => (0..3usize).prop_map(Step::UnknownProcess),
+        4 => (0..9usize, 0..9_000u64).prop_map(|(n, time)| Step::Asks(n, time)),
         1 => (0..3usize, 0..12u64).prop_map(|(n, ticket)| Step::Forges(n, ticket)),
         1 => (0..6u32).prop_map(Step::NoForks),
         1 => any::<bool>().prop_map(Step::NoListeners),

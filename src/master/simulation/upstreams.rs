@@ -10,17 +10,43 @@ use super::*;
 pub(super) struct Heard {
     /// The latest state of each app.
     ready: BTreeMap<String, Ready>,
+    /// News that it has not taken in.
+    news: u32,
+    /// Where it sends requests.
+    used: BTreeSet<String>,
+    /// The requests that run, each with its number and where it runs.
+    requests: BTreeMap<u64, String>,
+    /// Since when an address was not told any more.
+    taken_out: BTreeMap<String, Instant>,
+    /// Everything is to end at once.
+    hurried: bool,
 }
 
+/// How long it takes to take news in, in milliseconds.
+const LAG: u64 = 3;
+
 impl Heard {
-    pub fn take(&mut self, app: &Name, state: Option<&str>) {
+    pub fn take(&mut self, app: &Name, state: Option<&str>, now: Instant) {
         assert_ne!(&**app, UNTOLD);
+        let sent: BTreeSet<_> = self.addresses().map(str::to_owned).collect();
         let ready = state.map(|state| Ready::parse(state.as_bytes()).expect("a state"));
         let before = match ready.clone() {
             Some(ready) => self.ready.insert(app.to_string(), ready),
             None => self.ready.remove(&**app),
         };
         assert_ne!(before, ready, "only what has changed is told");
+        let gone = sent.into_iter().filter(|sent| {
+            let mut addresses = self.addresses();
+            !addresses.any(|address| address == sent)
+        });
+        let gone: Vec<_> = gone.map(|gone| (gone, now)).collect();
+        self.taken_out.extend(gone);
+        self.news += 1;
+    }
+
+    /// A signal to the master was sent.
+    pub fn signalled(&mut self, signal: Signal) {
+        self.hurried |= matches!(signal, Signal::SIGTERM | Signal::SIGINT);
     }
 
     fn addresses(&self) -> impl Iterator<Item = &str> {
@@ -47,6 +73,76 @@ impl Kernel {
             let sends = self.heard.addresses().any(|known| known == address);
             assert!(!sends, "{address} is told to end, and gets requests");
         }
+    }
+
+    /// The front takes news in, and sends requests where they tell.
+    pub(super) fn front_hears(&mut self) {
+        self.heard.news -= 1;
+        if self.heard.news == 0 {
+            self.heard.used = self.heard.addresses().map(str::to_owned).collect();
+        }
+    }
+
+    pub(super) fn front_is_told(&mut self, app: &Name, state: Option<&str>) {
+        self.heard.take(app, state, self.now);
+        self.after(LAG, Due::FrontHears);
+    }
+
+    /// A request goes to a worker that the front knows, if it lives, and is answered after so many milliseconds.
+    pub(super) fn front_asks(&mut self, n: usize, milliseconds: u64) {
+        let used = &self.heard.used;
+        let Some(address) = used.iter().nth(n % used.len().max(1)).cloned() else {
+            return;
+        };
+        let mut processes = self.processes.values();
+        let listens = |process: &Process| {
+            process.dead.is_none() && self::address(process).as_ref() == Some(&address)
+        };
+        if processes.any(listens) {
+            self.after(milliseconds, Due::Answered(self.ticket + 1));
+            self.heard.requests.insert(self.ticket, address);
+        }
+    }
+
+    pub(super) fn is_answered(&mut self, request: u64) {
+        self.heard.requests.remove(&request);
+    }
+
+    /// The requests end that run at a process.
+    pub(super) fn breaks_off(&mut self, pid: Pid) {
+        if let Some(address) = self.processes.get(&pid).and_then(address) {
+            self.heard.requests.retain(|_, at| *at != address);
+        }
+    }
+
+    /// See [`World::requests_at`].
+    pub(super) fn requests_at(&self, address: &str) -> Option<u64> {
+        let running = self.heard.requests.values();
+        let number = running.filter(|at| *at == address).count() as u64;
+        (self.heard.news == 0).then_some(number)
+    }
+
+    /// A program with an address of its own is told to end when no request runs there, or half of its time has passed.
+    pub(super) fn is_told_when_quiet(&self, pid: Pid, signal: Signal) {
+        let process = self
+            .processes
+            .get(&pid)
+            .filter(|_| signal == Signal::SIGTERM);
+        let waits = |process: &&Process| {
+            let is_first = !process.signalled && !process.leaves && process.busy_since.is_none();
+            process.ends_quiet && is_first && process.dead.is_none() && !self.heard.hurried
+        };
+        let Some(address) = process.filter(waits).and_then(address) else {
+            return;
+        };
+        let since = self.heard.taken_out.get(&address);
+        let waited = since.map(|since| self.now - *since);
+        let is_quiet = !self.heard.requests.values().any(|at| *at == address);
+        let most = crate::plan::App::example(1).policy.quiet_timeout();
+        assert!(
+            is_quiet || waited.is_some_and(|waited| waited >= most),
+            "{address} is told to end with requests, after {waited:?}"
+        );
     }
 
     /// Requests go only to workers that were not reaped.
@@ -90,6 +186,28 @@ fn a_reload_takes_the_old_workers_out_and_brings_the_new_ones_in() {
             .map(|process| process.generation)
             .all(|generation| generation == 2)
     );
+}
+
+/// A program with an address of its own is told when its requests are answered, and at half of its time.
+#[test]
+fn a_worker_with_an_address_of_its_own_is_told_to_end_when_it_is_quiet() {
+    for (lasts, waits) in [(0, 0), (900, 900), (60_000, 5_000)] {
+        let mut history = History::new(&[("web", Written::good(1))]);
+        history.pass(5_000);
+        history.take(&Step::Asks(0, lasts));
+        history.take(&Step::Request("stop web"));
+        let begun = history.kernel().now;
+        for _ in 0..600 {
+            let mut processes = history.kernel().processes.values();
+            if processes.any(|process| process.signalled) {
+                break;
+            }
+            history.pass(10);
+        }
+        let waited = history.kernel().now - begun;
+        let waited = u64::try_from(waited.as_millis()).expect("some seconds");
+        assert!((waits..waits + 150).contains(&waited), "{lasts}: {waited}");
+    }
 }
 
 /// A template says that a worker has arrived which does not exist, and the messages of the one that does are lost.

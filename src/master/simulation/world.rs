@@ -136,6 +136,7 @@ impl World for Kernel {
                         );
                     }
                     let process = self.processes.get_mut(&pid).expect("it was just made");
+                    process.ends_quiet = start.plan.policy.ends_quiet;
                     process.alone = start.plan.policy.replace == Replace::StopFirst;
                     self.started.push((start.app.clone(), start.generation));
                     self.begin_worker(pid, code);
@@ -349,8 +350,12 @@ impl World for Kernel {
         Ok(format!("{}.{record}", wanted.prefix.display()).into())
     }
 
+    fn requests_at(&self, _app: &Name, address: &str) -> Option<u64> {
+        Self::requests_at(self, address)
+    }
+
     fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
-        self.heard.take(app, state);
+        self.front_is_told(app, state);
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

@@ -123,6 +123,9 @@ impl System {
         }
         if let Some(updates) = updates {
             self.follow_updates(pid, updates);
+            if let Role::Worker(_, Some(record)) = start.role {
+                self.fronts.insert(pid, (start.app.clone(), record));
+            }
         }
         self.follow(pid, launching, tail);
         Ok(pid)

@@ -10,6 +10,7 @@ use log::error;
 use mio::Interest;
 use nix::unistd::Pid;
 use preforkd_worker::acme::Challenges;
+use preforkd_worker::running::has_part;
 use preforkd_worker::updates::Kind;
 use zeroize::Zeroizing;
 
@@ -130,6 +131,7 @@ impl System {
 
     /// A worker was reaped.
     pub(super) fn forget_updates(&mut self, worker: Pid) {
+        self.fronts.remove(&worker);
         if let Some(channel) = self.updates.remove(worker) {
             self.watches.remove(channel.fd());
         }
@@ -171,6 +173,24 @@ impl System {
                 "app={app}: cannot tell the front where its workers are: {error}; it goes on with those that it knows"
             ),
         }
+    }
+
+    /// The requests that workers of the front have at an address of a worker; none if one has not taken in all updates.
+    pub(super) fn noted_requests(&self, app: &Name, address: &str) -> Option<u64> {
+        // The front calls it by this name.
+        let upstream = format!("app={app}");
+        let mut all = 0_u64;
+        for (&pid, (front, record)) in &self.fronts {
+            let Some(board) = self.scoreboards.get(front).filter(|_| has_part(*record)) else {
+                continue;
+            };
+            let noted = board.noted(*record, pid.as_raw().unsigned_abs(), &upstream, address)?;
+            if !self.updates.has_taken(pid, noted.taken) {
+                return None;
+            }
+            all = all.saturating_add(noted.requests);
+        }
+        Some(all)
     }
 
     fn ticket_update(&self, now: Instant) -> io::Result<Rc<OwnedFd>> {

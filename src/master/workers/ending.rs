@@ -23,6 +23,7 @@ impl Workers {
         pid: Pid,
     ) -> Option<Child> {
         let child = self.children.remove(pid)?;
+        self.quiet.forget(&child.app, child.worker);
         self.forget(pid);
         self.fronts.changed(&child.app);
         release(turn, &child);
@@ -38,6 +39,7 @@ impl Workers {
         worker: WorkerId,
         (signal, reason): (Signal, Reason),
     ) {
+        self.is_told(turn, name, worker);
         if self.queued.remove(&(name.clone(), worker)) {
             turn.queue_event(name, Event::Exited(worker));
         } else if let Some(pid) = self.children.pid(name, worker) {

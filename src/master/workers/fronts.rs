@@ -1,11 +1,13 @@
 //! What front workers are told: which workers of each app take requests. The latest state counts; what has not changed is not told.
 //!
-//! A worker that is to end is taken out before it is told, so that no request goes to a worker that ends. One that a template has forked
+//! A worker that is to end is taken out before it is told, so that no request goes to a worker that ends. A program with an address of its own is
+//! told when its requests are answered (`quiet`). One that a template has forked
 //! is there once it is a child of the master: its message alone does not prove that it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use log::error;
+use nix::unistd::Pid;
 use preforkd_worker::env::FRONT_LISTENER;
 use preforkd_worker::updates::{Ready, Worker};
 
@@ -45,7 +47,8 @@ impl Workers {
         actions: &[Action],
     ) {
         for action in actions {
-            if let Action::Terminate(worker, _)
+            if let Action::TakeOut(worker, _)
+            | Action::Terminate(worker, _)
             | Action::Abort(worker, _)
             | Action::Kill(worker, _) = action
             {
@@ -103,13 +106,7 @@ impl Workers {
         };
         let workers = children.filter(|(_, child)| takes(child));
         let workers = workers.filter_map(|(pid, child)| {
-            let own = match &child.address {
-                Some(own) => Some(own.to_string()),
-                None => turn
-                    .world
-                    .own_address(pid)
-                    .map(|address| address.to_string()),
-            };
+            let own = own_address(turn, pid, child);
             let at_a_time = child.plan.threads.filter(|_| own.is_some());
             let address = own.or_else(|| shared(&child.plan))?;
             Some(Worker { address, at_a_time })
@@ -127,6 +124,12 @@ impl Workers {
         });
         state.ok()
     }
+}
+
+/// The address where the front reaches this worker and no other one.
+pub(super) fn own_address<W: World>(turn: &Turn<W>, pid: Pid, child: &Child) -> Option<String> {
+    let own = child.address.as_ref().map(|own| own.to_string());
+    own.or_else(|| Some(turn.world.own_address(pid)?.to_string()))
 }
 
 /// The address of the listener that all workers of an app share for the front.

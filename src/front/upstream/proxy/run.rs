@@ -439,6 +439,7 @@ impl Proxy {
         };
         if switched {
             connection.switch();
+            connection.noted = of.dispatch.switches(connection.place);
             exchange.sending = Sending::Stream(Stream::switched());
         }
         exchange.response.flush();
