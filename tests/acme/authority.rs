@@ -163,8 +163,9 @@ impl Authority {
     }
 
     fn serve(&self, connection: TcpStream, server: Arc<ServerConfig>) {
-        let peer = connection.peer_addr().expect("it is connected").port();
-        if let Some(user) = user_of(peer) {
+        let ends = [connection.peer_addr(), connection.local_addr()];
+        let ends = ends.map(|end| end.expect("it is connected").port());
+        if let Some(user) = user_of(ends) {
             self.state().users.insert(user);
         }
         let tls = ServerConnection::new(server).expect("a connection");
@@ -537,14 +538,19 @@ fn token(order: usize, host: usize) -> String {
     format!("token-{order}-{host}")
 }
 
-/// The user of the socket that has this port of 127.0.0.1: proc_net(5).
-fn user_of(port: u16) -> Option<u32> {
+/// The user of the socket that is connected from the first of these ports of 127.0.0.1 to the second: proc_net(5). The kernel no longer
+/// knows the user of one that is closed (TIME_WAIT), and connections to other ports may begin at the same one.
+fn user_of(ends: [u16; 2]) -> Option<u32> {
+    const TIME_WAIT: &str = "06";
     let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
-    let local = format!("0100007F:{port:04X}");
+    let ends = ends.map(|port| format!("0100007F:{port:04X}"));
     let rows = table.lines().map(|row| row.split_whitespace());
     let mut rows = rows.map(Iterator::collect::<Vec<_>>);
-    let row = rows.find(|row| row.get(1) == Some(&local.as_str()))?;
-    row.get(7)?.parse().ok()
+    let row = rows.find(|row| row.get(1..3).is_some_and(|found| found == ends))?;
+    match row.get(3) {
+        Some(&TIME_WAIT) => None,
+        _ => row.get(7)?.parse().ok(),
+    }
 }
 
 /// RFC 7638.

@@ -387,7 +387,7 @@ impl Run {
         log
     }
 
-    fn fail(&self, why: &str) -> ! {
+    pub fn fail(&self, why: &str) -> ! {
         let log: Vec<_> = self
             .seen
             .iter()
