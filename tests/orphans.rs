@@ -386,6 +386,32 @@ fn the_next_master_takes_over_the_port_that_a_busy_worker_still_has() {
     last.stop();
 }
 
+/// Workers that leave their listener when their master dies may go on with requests, and the next master mostly comes soon.
+#[test]
+fn a_port_that_nobody_has_any_more_is_kept_for_a_while_as_long_as_anything_is_left() {
+    let at = free_address();
+    let config = format!("[app.tcp]\ncommand = ['{}']\nlisten = '{at}'\n", worker());
+    let mut run = Run::start(&deaf_once(&config));
+    let started = [run.event("started").pid, run.event("started").pid];
+    let connect = || std::net::TcpStream::connect(at).expect("it listens");
+    let idle: i32 = ask(connect(), "pid").parse().expect("a number");
+    let idle = Pid::from_raw(idle);
+    let deaf = started.into_iter().find(|pid| *pid != idle);
+    kill_master(&mut run);
+    gone(idle);
+    let client = connect();
+    let mut next = restart(&mut run, &config);
+    next.logged(&[
+        &at.to_string(),
+        "took over the socket of the previous master",
+    ]);
+    assert_ne!(ask(client, "pid"), idle.to_string());
+    next.message("READY=1");
+    kill(deaf.expect("the other one"), Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
+    next.stop();
+}
+
 /// What a program has bound itself is free when the last process has closed it. Whoever has another address need not wait.
 #[test]
 fn only_the_app_waits_whose_port_is_in_use() {

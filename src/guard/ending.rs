@@ -75,7 +75,7 @@ impl Ending {
             let now: HashMap<Pid, Stat> = process::all().collect();
             self.look(&now, is_first, getppid(), is_in_app);
             let known = self.known.keys().map(|known| known.pid);
-            self.handing.keep_held_by(known);
+            self.handing.keep_held_by(known, self.began.elapsed());
             self.say_left(&now);
             if std::mem::take(&mut is_first) {
                 self.say_whose();

@@ -1,36 +1,46 @@
 //! The listeners of a dead master, which its guard hands to the next one.
 //!
 //! A process that has inherited a listener may keep it for as long as its requests take, and nobody else can bind the address meanwhile.
-//! So the next master takes the socket itself, with its accept queue, as after a reload. The guard keeps a listener only while a process
-//! of the dead master has it: at a socket that only the guard has, clients would wait for nobody.
+//! So the next master takes the socket itself, with its accept queue, as after a reload. Workers that leave their listeners and go on with
+//! requests lose no connection either: the guard keeps all listeners for a while, in which the next master mostly comes. After that it keeps
+//! one only while a process of the dead master has it: at a socket that only the guard has, clients would wait for nobody.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::UnixListener;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::stat::fstat;
+use nix::sys::time::TimeVal;
 use nix::unistd::{Pid, geteuid};
 
 use super::sockets;
 use crate::effects::process;
 use crate::sys;
 
-/// How many clients are answered before anything else is done.
-const AT_ONCE: usize = 16;
+/// How long a listener is kept that no process has any more.
+pub(super) const KEPT_FOR: Duration = Duration::from_secs(5);
+
+/// How many connections wait to be answered; the kernel lets others wait in the order in which they came. An abstract address is open to
+/// everybody.
+const WAITING: i32 = 16;
+
+/// The pause after a stranger has asked: whoever asks again and again costs little.
+const BREATH: Duration = Duration::from_millis(2);
 
 /// How many descriptors are looked at in search of those who have the sockets. If there are more, a socket counts as one that somebody has.
 const MAX_DESCRIPTORS: usize = 200_000;
 
-/// How long the next master waits for the sockets. The guard has nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the next master waits for its turn, and then for the sockets, in seconds. The guard has nothing else to do.
+const PATIENCE: i64 = 1;
 
 /// A socket that somebody may want.
 #[derive(Debug)]
@@ -79,15 +89,17 @@ impl Handing {
             return Ok(None);
         }
         let name = format!("preforkd-guard-{:016x}", sys::random()?);
-        let door = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
-        door.set_nonblocking(true)?;
-        let (_, name) = self.door.insert((door, name));
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let door = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        bind(door.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
+        listen(&door, Backlog::new(WAITING)?)?;
+        let (_, name) = self.door.insert((door.into(), name));
         Ok(Some(name))
     }
 
-    /// Closes the sockets that none of these processes has.
-    pub(super) fn keep_held_by(&mut self, processes: impl Iterator<Item = Pid>) {
-        if self.kept.is_empty() {
+    /// Closes the sockets that none of these processes has, if the master has been dead for long enough.
+    pub(super) fn keep_held_by(&mut self, processes: impl Iterator<Item = Pid>, passed: Duration) {
+        if self.kept.is_empty() || passed < KEPT_FOR {
             return;
         }
         for kept in &mut self.kept {
@@ -115,28 +127,40 @@ impl Handing {
         self.kept.retain(|kept| kept.holder.is_some());
     }
 
-    /// Waits for so long, or until something happens, and gives the sockets to those who have asked.
+    /// Waits for so long, or until it has given the sockets to somebody who has asked, or a signal has come.
     pub(super) fn wait(&mut self, pause: Duration) {
-        let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
-        let door = self.door.as_ref();
-        let door = door.map(|(door, _)| PollFd::new(door.as_fd(), PollFlags::POLLIN));
-        // A signal only makes the next look come sooner.
-        let _ = poll(&mut Vec::from_iter(door), pause);
-        let Some((door, _)) = &self.door else { return };
-        for _ in 0..AT_ONCE {
+        let until = Instant::now() + pause;
+        let door = self.door.as_ref().map(|(door, _)| door);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let sources = door.map(|door| PollFd::new(door.as_fd(), PollFlags::POLLIN));
+            let found = poll(&mut Vec::from_iter(sources), left);
+            match (found, door) {
+                (Ok(1..), Some(door)) if !self.answer(door) => thread::sleep(BREATH),
+                _ => return,
+            }
+        }
+    }
+
+    /// Gives the sockets to those who have asked. Returns whether anybody might.
+    fn answer(&self, door: &UnixListener) -> bool {
+        let mut any = false;
+        for _ in 0..WAITING {
             let Ok((client, _)) = door.accept() else {
-                return;
+                break;
             };
-            // An abstract address is open to everybody.
             let user = getsockopt(&client, sockopt::PeerCredentials).map(|peer| peer.uid());
             if user != Ok(geteuid().as_raw()) {
                 continue;
             }
+            any = true;
             for Kept { name, socket, .. } in &self.kept {
                 // What does not arrive is bound when it is free.
                 let _ = sockets::send(&client, name, socket.as_fd());
             }
         }
+        any
     }
 }
 
@@ -146,12 +170,21 @@ pub(super) fn ask(name: &str, guard: Pid) -> nix::Result<Vec<(String, OwnedFd)>>
 }
 
 fn knock(name: &str, guard: Pid) -> nix::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let flags = SockFlag::SOCK_CLOEXEC;
     let client = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    connect(
-        client.as_raw_fd(),
-        &UnixAddr::new_abstract(name.as_bytes())?,
-    )?;
+    // Strangers may be waiting there too. The kernel lets it wait for its turn.
+    setsockopt(&client, sockopt::SendTimeout, &TimeVal::new(PATIENCE, 0))?;
+    let address = UnixAddr::new_abstract(name.as_bytes())?;
+    let connected = loop {
+        match connect(client.as_raw_fd(), &address) {
+            Err(Errno::EINTR) => {}
+            connected => break connected,
+        }
+    };
+    connected.map_err(|errno| match errno {
+        Errno::EAGAIN => Errno::ETIMEDOUT,
+        errno => errno,
+    })?;
     // Somebody else may have the address when the guard has ended.
     match getsockopt(&client, sockopt::PeerCredentials)?.pid() == guard.as_raw() {
         true => Ok(client),
@@ -160,7 +193,7 @@ fn knock(name: &str, guard: Pid) -> nix::Result<OwnedFd> {
 }
 
 fn take(client: &OwnedFd) -> nix::Result<Vec<(String, OwnedFd)>> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + Duration::from_secs(PATIENCE.unsigned_abs());
     let mut found = Vec::new();
     loop {
         match sockets::receive(client) {
@@ -214,8 +247,10 @@ mod tests {
         let mut handing = Handing::new(vec![first, second]);
         let name = handing.open().expect("room").expect("two are left");
         let name = name.to_owned();
+        handing.keep_held_by([pid].into_iter(), KEPT_FOR / 2);
+        drop(TcpStream::connect(other).expect("the next master may come yet"));
         for _ in 0..2 {
-            handing.keep_held_by([pid].into_iter());
+            handing.keep_held_by([pid].into_iter(), KEPT_FOR);
         }
         refused(other);
         let next = knock(&name, Pid::this()).expect("it is ours");
@@ -225,10 +260,30 @@ mod tests {
         holder.wait().expect("ours");
         let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["held"]);
-        handing.keep_held_by([pid].into_iter());
+        handing.keep_held_by([pid].into_iter(), KEPT_FOR);
         TcpStream::connect(at).expect("the next master has it");
         drop(found);
         refused(at);
+    }
+
+    /// As those of a stranger, who is sent away, these say nothing.
+    #[test]
+    fn whoever_fills_the_queue_of_the_door_delays_the_next_master_only() {
+        let (_held, left) = listener("held");
+        let mut handing = Handing::new(vec![left]);
+        let name = handing.open().expect("room").expect("one is left");
+        let name = name.to_owned();
+        let knock = || knock(&name, Pid::this());
+        let first: Vec<_> = (0..=WAITING)
+            .map(|_| knock().expect("there is room"))
+            .collect();
+        assert_eq!(knock().err(), Some(Errno::ETIMEDOUT), "it has waited");
+        handing.wait(Duration::from_secs(30));
+        let next = knock().expect("there is room");
+        while !matches!(sockets::receive(&next), Ok(Some(_))) {
+            handing.wait(Duration::from_secs(30));
+        }
+        drop(first);
     }
 
     #[test]
