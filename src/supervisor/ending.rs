@@ -226,7 +226,7 @@ impl Supervisor {
         let deadline = now + policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
         let says_when = policy.is_some_and(|p| p.announces_end);
         // What hangs is not waited for.
-        let quiet = policy.filter(|p| p.ends_quiet && reason != Reason::Hung);
+        let quiet = policy.filter(|_| worker.ends_quiet && reason != Reason::Hung);
         let untold = quiet.map(|policy| Untold {
             until: now + policy.quiet_timeout(),
             reason,
@@ -254,6 +254,8 @@ impl Supervisor {
             _ => return,
         };
         self.roster.set(id, state);
+        // It may have become due again while its replacement started.
+        self.recycling.remove(id);
         actions.push(match state {
             State::Draining {
                 untold: Some(_), ..

@@ -102,7 +102,12 @@ impl Index {
 
 impl Roster {
     /// Adds a worker in the lowest free slot of its generation.
-    pub(super) fn add(&mut self, generation: Generation, state: State) -> (WorkerId, Slot) {
+    pub(super) fn add(
+        &mut self,
+        generation: Generation,
+        state: State,
+        ends_quiet: bool,
+    ) -> (WorkerId, Slot) {
         self.visit(1);
         let id = WorkerId(self.next_id);
         self.next_id += 1;
@@ -112,6 +117,7 @@ impl Roster {
             generation,
             slot,
             state,
+            ends_quiet,
         };
         self.index.insert(id, &worker);
         self.workers.insert(id, worker);

@@ -72,7 +72,8 @@ impl Supervisor {
             ready_at_latest: now + start_timeout,
             matures: None,
         };
-        let (worker, slot) = self.roster.add(generation, starting);
+        let ends_quiet = self.policy(generation).is_some_and(|p| p.ends_quiet);
+        let (worker, slot) = self.roster.add(generation, starting, ends_quiet);
         actions.push(Action::Spawn {
             worker,
             slot,

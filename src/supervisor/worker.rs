@@ -19,6 +19,8 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     pub(super) slot: Slot,
     pub(super) state: State,
+    /// It is told to end when no request runs there. This is of the worker itself: its generation may have no policy any more.
+    pub(super) ends_quiet: bool,
 }
 
 /// The state of a worker, with everything that is known about it.

@@ -47,7 +47,8 @@ impl History {
         }
         for name in self.master.workers.apps.keys() {
             let untold = living()
-                .filter(|p| p.app == *name && !p.signalled && !p.leaves && slot(p).is_some());
+                .filter(|p| p.app == *name && !p.signalled && !p.leaves && slot(p).is_some())
+                .filter(|p| !kernel.is_taken_out(p));
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
             // An app may continue with an older generation than the others.
             let own = self.master.workers.apps[name].supervisor.generation();

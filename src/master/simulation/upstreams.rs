@@ -122,6 +122,15 @@ impl Kernel {
         (self.heard.news == 0).then_some(number)
     }
 
+    /// Whether it was taken out: it goes on with its requests, and is told to end after them.
+    pub(super) fn is_taken_out(&self, process: &Process) -> bool {
+        let Some(address) = address(process).filter(|_| process.ends_quiet) else {
+            return false;
+        };
+        let sends = self.heard.addresses().any(|known| known == address);
+        self.heard.taken_out.contains_key(&address) && !sends
+    }
+
     /// A program with an address of its own is told to end when no request runs there, or half of its time has passed.
     pub(super) fn is_told_when_quiet(&self, pid: Pid, signal: Signal) {
         let process = self
