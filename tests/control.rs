@@ -321,6 +321,42 @@ fn a_master_without_a_control_socket_is_told_from_none() {
     run.stop();
 }
 
+/// Only root can run a master as another user.
+#[test]
+fn a_master_of_another_user_is_named_and_not_asked() {
+    const USER: u32 = 61_236;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("ours");
+    let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+    let mut run = Run::begin_in(folder, worker, |command| {
+        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+    });
+    run.logged(&["generation 1 is ready"]);
+    let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    let mut inside = std::fs::read_dir(&own).expect("it is made");
+    let socket = inside.next().expect("a socket").expect("ours").path();
+    for word in ["status", "reload", "stop"] {
+        let (status, said, error) = command(&run, &[word]);
+        assert_eq!((status, said.as_str()), (Some(1), ""), "{error}");
+        let named = format!(
+            "the one with pid {}, which may do so, belongs to the user with the number {USER} (run this as that user; if you trust that user, --socket {} reaches it)",
+            run.pid(),
+            socket.display()
+        );
+        assert!(error.contains(&named), "{error}");
+    }
+    let path = socket.display().to_string();
+    let (status, said, error) = output(&["status", "--socket", &path]);
+    assert_eq!(status, Some(0), "{said}{error}");
+    let log = run.stop();
+    assert!(!log.contains("generation 2"), "{log}");
+    std::fs::remove_dir(&own).expect("it is empty");
+}
+
 /// Only root can run a master as a user for whom there is no folder.
 #[test]
 fn where_no_folder_can_be_used_one_line_says_so_and_nothing_is_wrong() {
