@@ -357,6 +357,55 @@ fn a_master_of_another_user_is_named_and_not_asked() {
     std::fs::remove_dir(&own).expect("it is empty");
 }
 
+/// Only root can run a master as a user whose folder no other test uses.
+#[test]
+fn the_folder_that_the_master_has_made_comes_back_with_its_socket() {
+    const USER: u32 = 61_237;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
+    let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+    let mut run = Run::begin_in(folder, worker, |command| {
+        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+    });
+    run.logged(&["generation 1 is ready"]);
+    let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    std::fs::remove_dir_all(&own).expect("it is made");
+    // The owner of the file is trusted, so root finds it too.
+    std::os::unix::fs::chown(run.path("app.toml"), Some(USER), None).expect("root may");
+    for user in [USER, 0] {
+        let status = preforkd()
+            .args(["status", "-c"])
+            .arg(run.path("app.toml"))
+            .uid(user)
+            .gid(user)
+            .env_remove("XDG_RUNTIME_DIR")
+            .output()
+            .expect("preforkd runs");
+        let error = String::from_utf8_lossy(&status.stderr);
+        assert_eq!(status.status.code(), Some(0), "{user}: {error}");
+    }
+    run.logged(&["was removed; made it again"]);
+    let made = own.metadata().expect("it is there").permissions().mode();
+    assert_eq!(made & 0o777, 0o700);
+
+    // Another user is quicker.
+    let other = own.with_extension("other");
+    std::fs::create_dir(&other).expect("room");
+    std::fs::remove_dir_all(&own).expect("it is there");
+    std::fs::rename(&other, &own).expect("it is free for a moment");
+    run.logged(&[
+        "was removed and cannot be made again: its folder cannot be used: it belongs to another user",
+    ]);
+    assert_eq!(std::fs::read_dir(&own).expect("ours").count(), 0);
+    std::fs::remove_dir(&own).expect("it is empty");
+    run.logged(&["the control socket", "was removed; made it again"]);
+    run.stop();
+    std::fs::remove_dir(&own).expect("it is empty");
+}
+
 /// Only root can run a master as a user for whom there is no folder.
 #[test]
 fn where_no_folder_can_be_used_one_line_says_so_and_nothing_is_wrong() {

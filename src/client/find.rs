@@ -16,7 +16,7 @@ use nix::unistd::geteuid;
 use super::ask;
 use crate::effects::beacon::{self, Shown};
 use crate::effects::own_folder;
-use crate::plan::control::{Places, Usual};
+use crate::plan::control::{self, Places, Usual};
 
 /// How long a running master has to make its control socket again: it does so when the file was removed.
 const COMES_BACK: Duration = Duration::from_secs(5);
@@ -96,10 +96,12 @@ fn connect_again(pid: u32, socket: &Path) -> Result<UnixStream, String> {
         if let Ok(stream) = UnixStream::connect(socket) {
             return Ok(stream);
         }
-        if let Some(folder) = socket.parent().filter(|folder| !folder.exists()) {
+        let is_over = began.elapsed() > COMES_BACK;
+        let missing = socket.parent().filter(|folder| !folder.exists());
+        if let Some(folder) = missing.filter(|folder| is_over || !control::is_made(folder)) {
             break format!("create {}", folder.display());
         }
-        if began.elapsed() > COMES_BACK {
+        if is_over {
             break "the log of the master says why".into();
         }
         std::thread::sleep(ATTEMPTS);

@@ -113,6 +113,13 @@ pub(super) fn usual(file: &Path, host: &dyn Host) -> Vec<Usual> {
         .collect()
 }
 
+/// Whether a master makes this folder for its control socket.
+pub fn is_made(folder: &Path) -> bool {
+    let of_user = folder.strip_prefix("/tmp/").ok();
+    let user = of_user.and_then(|name| name.to_str()?.strip_prefix("preforkd-"));
+    folder == Path::new(FOLDER) || user.is_some_and(|user| user.parse::<u32>().is_ok())
+}
+
 /// A number that follows from a path: FNV-1a.
 pub(super) fn hash(path: &Path) -> u64 {
     let bytes = path.as_os_str().as_encoded_bytes().iter();
