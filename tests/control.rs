@@ -359,6 +359,51 @@ fn a_master_of_another_user_is_named_and_not_asked() {
 
 /// Only root can run a master as a user whose folder no other test uses.
 #[test]
+fn a_master_removes_the_control_sockets_of_killed_ones() {
+    const USER: u32 = 61_238;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    let sockets = || {
+        let all = std::fs::read_dir(&own).expect("it is made");
+        all.map(|entry| entry.expect("ours").path())
+            .collect::<Vec<_>>()
+    };
+    let start = || {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
+        let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+        let mut run = Run::begin_in(folder, worker, |command| {
+            command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+        });
+        run.logged(&["generation 1 is ready"]);
+        run
+    };
+    let mut live = start();
+    let of_live = sockets();
+    let mut dead = start();
+    let of_dead = sockets().into_iter().find(|path| !of_live.contains(path));
+    let of_dead = of_dead.expect("it has one too");
+    dead.signal(Signal::SIGKILL);
+    dead.ended();
+    for path in [&of_live[0], &of_dead] {
+        let hour = nix::sys::time::TimeSpec::new(3600, 0);
+        let flags = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+        nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, path, &hour, &hour, flags).expect("ours");
+    }
+    let mut third = start();
+    assert!(!of_dead.exists());
+    assert_eq!(sockets().len(), 2);
+    let (status, _, error) = output(&["status", "--socket", &of_live[0].display().to_string()]);
+    assert_eq!(status, Some(0), "{error}");
+    live.stop();
+    third.stop();
+    std::fs::remove_dir(&own).expect("it is empty");
+}
+
+/// Only root can run a master as a user whose folder no other test uses.
+#[test]
 fn the_folder_that_the_master_has_made_comes_back_with_its_socket() {
     const USER: u32 = 61_237;
     if !nix::unistd::geteuid().is_root() {

@@ -11,7 +11,7 @@ use crate::effects::own_folder;
 use crate::effects::path_watch::PathWatch;
 use crate::master::world::Source;
 use crate::plan::Plan;
-use crate::plan::control::Usual;
+use crate::plan::control::{self, Usual};
 
 /// What does not work without a control socket.
 const CONSEQUENCE: &str = "status, metrics, reload, scale, stop and reopen will not work";
@@ -102,6 +102,16 @@ impl ControlKeeper {
     }
 }
 
+/// Removes the control sockets that killed masters of the same user have left in its folder.
+fn remove_left_beside(own: &Usual) {
+    let is_left = |name: &str| control::is_usual_name(name) && name != own.name;
+    let removed = own_folder::remove_left(&own.folder, is_left);
+    if removed > 0 {
+        let shown = own.folder.display();
+        debug!("removed {removed} control sockets of killed masters in {shown}");
+    }
+}
+
 /// Whether a file could be made at a path, as far as its names tell.
 fn is_free(path: &Path) -> bool {
     path.parent().is_some_and(Path::is_dir) && path.symlink_metadata().is_err()
@@ -146,6 +156,7 @@ impl System {
                     before.into_iter().for_each(|fd| self.watches.remove(fd));
                     self.poll_control(&path);
                     debug!("the control socket is {}", path.display());
+                    remove_left_beside(usual);
                     return Some(usual.clone());
                 }
                 Err(reason) => reasons.push(format!("{}: {reason}", usual.folder.display())),
