@@ -321,6 +321,136 @@ fn a_master_without_a_control_socket_is_told_from_none() {
     run.stop();
 }
 
+/// Only root can run a master as another user.
+#[test]
+fn a_master_of_another_user_is_named_and_not_asked() {
+    const USER: u32 = 61_236;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("ours");
+    let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+    let mut run = Run::begin_in(folder, worker, |command| {
+        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+    });
+    run.logged(&["generation 1 is ready"]);
+    let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    let mut inside = std::fs::read_dir(&own).expect("it is made");
+    let socket = inside.next().expect("a socket").expect("ours").path();
+    for word in ["status", "reload", "stop"] {
+        let (status, said, error) = command(&run, &[word]);
+        assert_eq!((status, said.as_str()), (Some(1), ""), "{error}");
+        let named = format!(
+            "the one with pid {}, which may do so, belongs to the user with the number {USER} (run this as that user; if you trust that user, --socket {} reaches it)",
+            run.pid(),
+            socket.display()
+        );
+        assert!(error.contains(&named), "{error}");
+    }
+    let path = socket.display().to_string();
+    let (status, said, error) = output(&["status", "--socket", &path]);
+    assert_eq!(status, Some(0), "{said}{error}");
+    let log = run.stop();
+    assert!(!log.contains("generation 2"), "{log}");
+    std::fs::remove_dir(&own).expect("it is empty");
+}
+
+/// Only root can run a master as a user whose folder no other test uses.
+#[test]
+fn a_master_removes_the_control_sockets_of_killed_ones() {
+    const USER: u32 = 61_238;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    let sockets = || {
+        let all = std::fs::read_dir(&own).expect("it is made");
+        all.map(|entry| entry.expect("ours").path())
+            .collect::<Vec<_>>()
+    };
+    let start = || {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
+        let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+        let mut run = Run::begin_in(folder, worker, |command| {
+            command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+        });
+        run.logged(&["generation 1 is ready"]);
+        run
+    };
+    let mut live = start();
+    let of_live = sockets();
+    let mut dead = start();
+    let of_dead = sockets().into_iter().find(|path| !of_live.contains(path));
+    let of_dead = of_dead.expect("it has one too");
+    dead.signal(Signal::SIGKILL);
+    dead.ended();
+    for path in [&of_live[0], &of_dead] {
+        let hour = nix::sys::time::TimeSpec::new(3600, 0);
+        let flags = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+        nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, path, &hour, &hour, flags).expect("ours");
+    }
+    let mut third = start();
+    assert!(!of_dead.exists());
+    assert_eq!(sockets().len(), 2);
+    let (status, _, error) = output(&["status", "--socket", &of_live[0].display().to_string()]);
+    assert_eq!(status, Some(0), "{error}");
+    live.stop();
+    third.stop();
+    std::fs::remove_dir(&own).expect("it is empty");
+}
+
+/// Only root can run a master as a user whose folder no other test uses.
+#[test]
+fn the_folder_that_the_master_has_made_comes_back_with_its_socket() {
+    const USER: u32 = 61_237;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
+    let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+    let mut run = Run::begin_in(folder, worker, |command| {
+        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+    });
+    run.logged(&["generation 1 is ready"]);
+    let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    std::fs::remove_dir_all(&own).expect("it is made");
+    // The owner of the file is trusted, so root finds it too.
+    std::os::unix::fs::chown(run.path("app.toml"), Some(USER), None).expect("root may");
+    for user in [USER, 0] {
+        let status = preforkd()
+            .args(["status", "-c"])
+            .arg(run.path("app.toml"))
+            .uid(user)
+            .gid(user)
+            .env_remove("XDG_RUNTIME_DIR")
+            .output()
+            .expect("preforkd runs");
+        let error = String::from_utf8_lossy(&status.stderr);
+        assert_eq!(status.status.code(), Some(0), "{user}: {error}");
+    }
+    run.logged(&["was removed; made it again"]);
+    let made = own.metadata().expect("it is there").permissions().mode();
+    assert_eq!(made & 0o777, 0o700);
+
+    // Another user is quicker.
+    let other = own.with_extension("other");
+    std::fs::create_dir(&other).expect("room");
+    std::fs::remove_dir_all(&own).expect("it is there");
+    std::fs::rename(&other, &own).expect("it is free for a moment");
+    run.logged(&[
+        "was removed and cannot be made again: its folder cannot be used: it belongs to another user",
+    ]);
+    assert_eq!(std::fs::read_dir(&own).expect("ours").count(), 0);
+    std::fs::remove_dir(&own).expect("it is empty");
+    run.logged(&["the control socket", "was removed; made it again"]);
+    run.stop();
+    std::fs::remove_dir(&own).expect("it is empty");
+}
+
 /// Only root can run a master as a user for whom there is no folder.
 #[test]
 fn where_no_folder_can_be_used_one_line_says_so_and_nothing_is_wrong() {

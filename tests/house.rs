@@ -196,7 +196,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                     "state_folder",
                 ],
                 "rights" => &["data_file", "temporary"],
-                "socket_file" => &["control", "listen", "own_listeners"],
+                "socket_file" => &["control", "listen", "notify", "own_folder", "own_listeners"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],

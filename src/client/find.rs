@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 
 use super::ask;
 use crate::effects::beacon::{self, Shown};
 use crate::effects::own_folder;
-use crate::plan::control::{Places, Usual};
+use crate::plan::control::{self, Places, Usual};
 
 /// How long a running master has to make its control socket again: it does so when the file was removed.
 const COMES_BACK: Duration = Duration::from_secs(5);
@@ -95,10 +96,12 @@ fn connect_again(pid: u32, socket: &Path) -> Result<UnixStream, String> {
         if let Ok(stream) = UnixStream::connect(socket) {
             return Ok(stream);
         }
-        if let Some(folder) = socket.parent().filter(|folder| !folder.exists()) {
+        let is_over = began.elapsed() > COMES_BACK;
+        let missing = socket.parent().filter(|folder| !folder.exists());
+        if let Some(folder) = missing.filter(|folder| is_over || !control::is_made(folder)) {
             break format!("create {}", folder.display());
         }
-        if began.elapsed() > COMES_BACK {
+        if is_over {
             break "the log of the master says why".into();
         }
         std::thread::sleep(ATTEMPTS);
@@ -136,8 +139,9 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     let owners: Vec<u32> = owners
         .chain(file.metadata().map(|file| file.uid()))
         .collect();
+    let is_trusted = |uid: u32| owners.contains(&uid);
     let running = || {
-        let found = beacon::find(|uid| owners.contains(&uid)).into_iter();
+        let found = beacon::find(is_trusted).into_iter();
         found.map(|(pid, socket)| (Some(pid), socket))
     };
     // The processes are looked at only if nothing else helps.
@@ -153,6 +157,13 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
         {
             stream = connect_again(pid, &socket).inspect_err(|error| others.push(error.clone()));
         }
+        // Where a socket was removed, whoever owns the folder may listen instead.
+        if pid.is_some()
+            && let Ok(stream) = &stream
+            && !listener(stream).is_some_and(is_trusted)
+        {
+            continue;
+        }
         match stream.and_then(|stream| ask(stream, "configuration")) {
             Ok(theirs) if is_same(Path::new(&theirs), file) => {
                 return Ok(Found {
@@ -167,28 +178,61 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Ok(_) | Err(_) => {}
         }
     }
-    let failure = failure.unwrap_or_else(|| nobody(file));
+    let failure = failure.unwrap_or_else(|| nobody(places, file, is_trusted));
     others.dedup();
     Err([vec![failure], others].concat().join("; "))
 }
 
+/// The user of the process that listens: unix(7), SO_PEERCRED.
+fn listener(stream: &UnixStream) -> Option<u32> {
+    let peer = getsockopt(stream, sockopt::PeerCredentials).ok()?;
+    Some(peer.uid())
+}
+
 /// Why no master is found that runs with `file`.
-fn nobody(file: &Path) -> String {
+fn nobody(places: &Places, file: &Path, is_trusted: impl Fn(u32) -> bool) -> String {
     let shown = file.display();
     let own = geteuid().as_raw();
-    let mut running = beacon::running().into_iter();
-    let found = running.find_map(|(pid, uid, seen)| match seen {
+    let mut running = beacon::running();
+    // Many users may have a file of this name.
+    running.sort_by_key(|(_, _, seen)| !names_usual_socket(seen, places));
+    let found = running.into_iter().find_map(|(pid, uid, seen)| match seen {
         Shown::NoSocket if may_run_with(pid, file) => Some(format!(
             "no master that has a control socket runs with {shown}; the one with pid {pid}, which may do so, has none (its log says why; set `control` in [master] and reload)"
         )),
         Shown::Hidden if uid != own && may_run_with(pid, file) => Some(format!(
             "no master of this user runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user or as root)"
         )),
+        // What listens there may be anything of that user, so it is not asked.
+        Shown::Socket(socket) if !is_trusted(uid) && may_run_with(pid, file) => Some(format!(
+            "no master of this user, of root or of the owner of the file runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user{})",
+            or_at(&socket)
+        )),
         _ => None,
     });
     found.unwrap_or_else(|| {
         format!("no master runs with {shown} (start it, or check the path; for another place of the control socket, use --socket)")
     })
+}
+
+/// Whether a master listens where one does that runs with this file, and whose configuration says nothing.
+fn names_usual_socket(seen: &Shown, places: &Places) -> bool {
+    let Shown::Socket(socket) = seen else {
+        return false;
+    };
+    let mut usual = places.usual.iter();
+    usual.any(|usual| socket.file_name().is_some_and(|name| name == &*usual.name))
+}
+
+/// How to reach the socket of another user, if its path can be shown: it is that user's choice, and may end in a shell.
+fn or_at(socket: &Path) -> String {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@".contains(byte);
+    match socket.to_str() {
+        Some(path) if path.bytes().all(|byte| is_plain(&byte)) => {
+            format!("; if you trust that user, --socket {path} reaches it")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Whether the title of a master names a file like this one.
@@ -217,4 +261,27 @@ fn difference(masters: &Path, ours: &Path) -> Option<String> {
             ours.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_another_user_has_chosen_is_shown_only_if_no_shell_or_terminal_minds() {
+        let plain = or_at(Path::new("/tmp/preforkd-7/preforkd-01.sock"));
+        assert!(
+            plain.ends_with("--socket /tmp/preforkd-7/preforkd-01.sock reaches it"),
+            "{plain}"
+        );
+        for path in [
+            "/tmp/$(id)",
+            "/tmp/a b",
+            "/tmp/a;b",
+            "/tmp/\u{1b}[2J",
+            "/tmp/ä",
+        ] {
+            assert_eq!(or_at(Path::new(path)), "", "{path}");
+        }
+    }
 }

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, umask};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat, umask};
 use nix::unistd::{Pid, Uid, UnlinkatFlags, fchownat, geteuid, mkdtemp, unlinkat};
 
 use super::paths::{Folder, Trust};
+use super::socket_file;
 use crate::sys;
 
 /// The maximum length of a message; a longer one is truncated.
@@ -280,7 +281,7 @@ fn leads_to(parent: &Folder, name: &std::ffi::OsStr, folder: &File) -> bool {
 
 /// Removes the folders of dead masters of this user.
 fn remove_leftovers(parent: &Folder) {
-    for name in names(parent.as_fd().as_raw_fd()) {
+    for name in socket_file::names(parent) {
         if !name.to_string_lossy().starts_with(PREFIX) {
             continue;
         }
@@ -296,40 +297,18 @@ fn remove_leftover(parent: &Folder, name: &std::ffi::OsStr) -> nix::Result<()> {
         return Err(Errno::EPERM);
     }
     let folder = lock(folder.into())?;
-    let inside = names(folder.as_raw_fd());
+    let inside = socket_file::names(&*folder);
     // A lock may be lost while its master lives, for example by an exec.
-    if !inside.iter().all(|name| is_dead(&folder, name)) {
+    if !inside
+        .iter()
+        .all(|name| socket_file::is_dead(&*folder, name, SockType::Datagram))
+    {
         return Err(Errno::EBUSY);
     }
     for name in inside {
         unlinkat(folder.as_fd(), &*name, UnlinkatFlags::NoRemoveDir)?;
     }
     unlinkat(parent, name, UnlinkatFlags::RemoveDir)
-}
-
-/// Whether a file is a socket that no process reads.
-fn is_dead(folder: &File, name: &std::ffi::OsStr) -> bool {
-    let is_socket =
-        |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let asked = || -> nix::Result<()> {
-        let file = openat(folder.as_fd(), name, flags, Mode::empty())?;
-        if !is_socket(fstat(&file)?) {
-            return Err(Errno::ENOTSOCK);
-        }
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let probe = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        socket::connect(probe.as_raw_fd(), &UnixAddr::new(&*path)?)
-    };
-    asked() == Err(Errno::ECONNREFUSED)
-}
-
-/// The names in an open folder.
-fn names(folder: RawFd) -> Vec<std::ffi::OsString> {
-    let entries = std::fs::read_dir(format!("/proc/self/fd/{folder}"));
-    let entries = entries.into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).collect()
 }
 
 /// The kernel may be out of memory for a moment. A message that is not read now would wait for the next one.

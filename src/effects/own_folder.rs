@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::geteuid;
 
 use super::paths::Folder;
+use super::socket_file;
 
 /// Makes a folder with this mode, if one is given and there is none, and checks it.
 ///
@@ -42,6 +43,12 @@ pub fn check(path: &Path) -> io::Result<()> {
         return Ok(());
     };
     Err(io::Error::new(io::ErrorKind::PermissionDenied, wrong))
+}
+
+/// Removes the sockets that killed processes of this user have left in a folder of ours, by their names. Returns their number.
+pub fn remove_left(path: &Path, is_ours: impl Fn(&str) -> bool) -> usize {
+    let folder = Folder::open(path);
+    folder.map_or(0, |folder| socket_file::remove_left(&folder, is_ours))
 }
 
 #[cfg(test)]

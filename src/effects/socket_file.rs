@@ -19,6 +19,9 @@ use super::paths::{Folder, Trust};
 use crate::sys;
 
 mod kept;
+mod left;
+
+pub use left::{is_dead, names, remove_left};
 
 /// The name of a new socket in its private folder.
 const DRAFT: &str = "socket";
@@ -438,10 +441,7 @@ fn remove_stale(
 
 /// The process that listens on a socket. Never blocks.
 fn peer_pid(file: &OwnedFd) -> nix::Result<i32> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let probe = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    let address = UnixAddr::new(&*format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-    socket::connect(probe.as_raw_fd(), &address)?;
+    let probe = left::connect(file, SockType::Stream)?;
     Ok(socket::getsockopt(&probe, sockopt::PeerCredentials)?.pid())
 }
 

@@ -70,6 +70,19 @@ fn in_runtime_directory(host: &dyn Host) -> Option<PathBuf> {
     Some(Path::new(all.split(':').next()?).join(NAME))
 }
 
+/// What the name of a socket in a usual folder begins and ends with. In between is a number of 16 hexadecimal digits.
+const BEGIN: &str = "preforkd-";
+const END: &str = ".sock";
+
+/// Whether a master gives a socket in a usual folder such a name.
+pub fn is_usual_name(name: &str) -> bool {
+    let number = name
+        .strip_prefix(BEGIN)
+        .and_then(|rest| rest.strip_suffix(END));
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    number.is_some_and(|number| number.len() == 16 && number.bytes().all(is_digit))
+}
+
 /// A folder in which a master may listen, if nothing says where it is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usual {
@@ -93,7 +106,7 @@ impl Usual {
 /// alone. The path of the configuration counts as it is given: behind a link are other releases, and the path of a socket is short.
 pub(super) fn usual(file: &Path, host: &dyn Host) -> Vec<Usual> {
     let user = host.own_ids().0;
-    let name = format!("preforkd-{:016x}.sock", hash(&host.absolute(file)));
+    let name = format!("{BEGIN}{:016x}{END}", hash(&host.absolute(file)));
     let runtime = host.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
     let runtime = runtime.filter(|path| path.is_absolute());
     let of_user = Path::new("/tmp").join(format!("preforkd-{user}"));
@@ -111,6 +124,13 @@ pub(super) fn usual(file: &Path, host: &dyn Host) -> Vec<Usual> {
             name: name.clone(),
         })
         .collect()
+}
+
+/// Whether a master makes this folder for its control socket.
+pub fn is_made(folder: &Path) -> bool {
+    let of_user = folder.strip_prefix("/tmp/").ok();
+    let user = of_user.and_then(|name| name.to_str()?.strip_prefix("preforkd-"));
+    folder == Path::new(FOLDER) || user.is_some_and(|user| user.parse::<u32>().is_ok())
 }
 
 /// A number that follows from a path: FNV-1a.

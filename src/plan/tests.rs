@@ -814,6 +814,25 @@ fn without_a_place_the_control_socket_has_a_name_that_follows_from_the_file() {
         &[("XDG_RUNTIME_DIR", "relative")],
     );
     assert_ne!(other[0].name, of_user[0].name);
+    assert!(control::is_usual_name(&other[0].name));
+    for name in [
+        "preforkd.sock",
+        "preforkd-web.sock",
+        "preforkd-0123456789abcde.sock",
+        "preforkd-0123456789ABCDEF.sock",
+        "preforkd-0123456789abcdef-web.front",
+        ".preforkd-0123456789abcdef",
+    ] {
+        assert!(!control::is_usual_name(name), "{name}");
+    }
+    for usual in [&of_root, &of_user, &other].into_iter().flatten() {
+        let in_run = usual.folder == Path::new("/run/preforkd");
+        let is_made = usual.mode.is_some() || in_run;
+        assert_eq!(control::is_made(&usual.folder), is_made, "{usual:?}");
+    }
+    for folder in ["/tmp/preforkd-x", "/tmp/preforkd-7/x", "/tmp", "/run"] {
+        assert!(!control::is_made(Path::new(folder)), "{folder}");
+    }
     assert_eq!(other.len(), 2);
 }
 

@@ -1,5 +1,6 @@
 //! The control socket of the master. Its file is looked at again at each reload, and made again when it was removed.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::effects::own_folder;
 use crate::effects::path_watch::PathWatch;
 use crate::master::world::Source;
 use crate::plan::Plan;
-use crate::plan::control::Usual;
+use crate::plan::control::{self, Usual};
 
 /// What does not work without a control socket.
 const CONSEQUENCE: &str = "status, metrics, reload, scale, stop and reopen will not work";
@@ -31,6 +32,21 @@ struct Wanted {
     path: PathBuf,
     mode: u32,
     group: Option<u32>,
+    /// Where it is if nothing says where it is to be.
+    usual: Option<Usual>,
+}
+
+impl Wanted {
+    /// Makes the folder again if the master makes it, and checks that it is still its user's alone. The operator's folders are not touched.
+    fn prepare_folder(&self) -> io::Result<()> {
+        let Some(usual) = &self.usual else {
+            return Ok(());
+        };
+        own_folder::prepare(&usual.folder, usual.mode).map_err(|reason| match reason.kind() {
+            io::ErrorKind::NotFound => io::Error::other("its folder is missing (create it)"),
+            _ => io::Error::other(format!("its folder cannot be used: {reason}")),
+        })
+    }
 }
 
 /// Makes the control socket again when it was removed.
@@ -86,6 +102,16 @@ impl ControlKeeper {
     }
 }
 
+/// Removes the control sockets that killed masters of the same user have left in its folder.
+fn remove_left_beside(own: &Usual) {
+    let is_left = |name: &str| control::is_usual_name(name) && name != own.name;
+    let removed = own_folder::remove_left(&own.folder, is_left);
+    if removed > 0 {
+        let shown = own.folder.display();
+        debug!("removed {removed} control sockets of killed masters in {shown}");
+    }
+}
+
 /// Whether a file could be made at a path, as far as its names tell.
 fn is_free(path: &Path) -> bool {
     path.parent().is_some_and(Path::is_dir) && path.symlink_metadata().is_err()
@@ -94,12 +120,17 @@ fn is_free(path: &Path) -> bool {
 impl System {
     /// Listens for commands where the plan says, also if the file of the socket was removed or replaced.
     pub(super) fn keep_control(&mut self, plan: &Plan) {
+        let usual = match plan.control {
+            Some(_) => None,
+            None => self.usual_control(plan),
+        };
         let path = plan.control.clone();
-        let path = path.or_else(|| self.usual_control(plan));
+        let path = path.or_else(|| usual.as_ref().map(Usual::path));
         self.keeper.wanted = path.map(|path| Wanted {
             path,
             mode: plan.control_mode,
             group: plan.control_group,
+            usual,
         });
         let was_free = self.keeper.is_free();
         self.listen_for_commands();
@@ -108,10 +139,10 @@ impl System {
     }
 
     /// The first of the usual places at which it listens, or can be made to. Nobody has asked for it, so nothing is wrong if there is none.
-    fn usual_control(&mut self, plan: &Plan) -> Option<PathBuf> {
-        let mut usual = plan.usual_control.iter().map(Usual::path);
-        if let Some(path) = usual.find(|path| self.control.is_at(path)) {
-            return Some(path);
+    fn usual_control(&mut self, plan: &Plan) -> Option<Usual> {
+        let mut usual = plan.usual_control.iter();
+        if let Some(usual) = usual.find(|usual| self.control.is_at(&usual.path())) {
+            return Some(usual.clone());
         }
         let (mode, group) = (plan.control_mode, plan.control_group);
         let mut reasons = Vec::new();
@@ -125,7 +156,8 @@ impl System {
                     before.into_iter().for_each(|fd| self.watches.remove(fd));
                     self.poll_control(&path);
                     debug!("the control socket is {}", path.display());
-                    return Some(path);
+                    remove_left_beside(usual);
+                    return Some(usual.clone());
                 }
                 Err(reason) => reasons.push(format!("{}: {reason}", usual.folder.display())),
             }
@@ -160,12 +192,15 @@ impl System {
     }
 
     fn make_control_again(&mut self) {
-        let Some(Wanted { path, mode, group }) = self.keeper.wanted.clone() else {
+        let Some(wanted) = self.keeper.wanted.clone() else {
             return;
         };
+        let path = &wanted.path;
         let shown = path.display();
         let before = self.control.fd();
-        let made = self.control.listen(&path, mode, group);
+        let made = wanted
+            .prepare_folder()
+            .and_then(|()| self.control.listen(path, wanted.mode, wanted.group));
         self.keeper.tried(made.is_ok());
         match made {
             Ok(replaced) => {
@@ -175,7 +210,7 @@ impl System {
                     Some(_) => info!("the control socket {shown} was removed; made it again"),
                     None => info!("the control socket is now {shown}"),
                 }
-                self.poll_control(&path);
+                self.poll_control(path);
             }
             Err(reason) if !self.keeper.told => {
                 self.keeper.told = true;
@@ -253,7 +288,10 @@ impl System {
 
     fn listen_for_commands(&mut self) {
         let before = self.control.fd();
-        let Some(Wanted { path, mode, group }) = self.keeper.wanted.clone() else {
+        let Some(Wanted {
+            path, mode, group, ..
+        }) = self.keeper.wanted.clone()
+        else {
             before.into_iter().for_each(|fd| self.watches.remove(fd));
             return self.control.stop_listening();
         };
