@@ -334,6 +334,7 @@ impl<W: World> Master<W> {
                 break;
             }
         }
+        self.refuse_requests();
         self.workers.tell_fronts(&mut self.turn);
         for address in std::mem::take(&mut self.workers.opened) {
             self.ignored.opened(&mut self.turn, &address);

@@ -287,6 +287,44 @@ impl Served {
 }
 
 #[test]
+fn an_app_that_is_not_running_is_not_waited_for() {
+    let opt = "[app.opt]\ncommand = ['sh', '-c', 'exit 3', '{address}']\nrequired = false\n\
+        [site.opt]\nlisten = 'unix:site.sock'\nhosts = 'opt.example'\napp = 'opt'";
+    let mut served = Served::start(opt);
+    // A request that waits for the timeout of the queue gets another text.
+    let refused = |run: &Run, host: &str| {
+        let (status, after, body) = parts(&get(run, host, "/"), "Retry-After");
+        assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+        assert_eq!(after, "1");
+        let text = "503 Service Unavailable: the application is not running\n";
+        assert_eq!(body, text);
+    };
+    refused(&served.run, "opt.example");
+    served
+        .run
+        .logged(&["could not get a response: app=opt: it is not running; answering 503"]);
+    assert!(served.answered().starts_with("HTTP/1.1 200 OK"));
+
+    let file = served.run.path("app.toml");
+    let order = |words: &[&str]| {
+        let mut command = preforkd();
+        let command = command.args(words).arg("-c").arg(&file);
+        assert!(command.status().expect("preforkd runs").success());
+    };
+    order(&["stop", "demo"]);
+    refused(&served.run, "demo.example");
+    // Workers of the front that come later know it, too.
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    let more = text.replace("'demo.example'", "['demo.example', 'new.example']");
+    std::fs::write(&file, more).expect("room");
+    order(&["reload"]);
+    refused(&served.run, "new.example");
+    order(&["start", "demo"]);
+    assert!(served.answered().starts_with("HTTP/1.1 200 OK"));
+    served.run.stop();
+}
+
+#[test]
 fn a_program_without_a_handler_of_signals_is_told_to_end_when_its_responses_are_whole() {
     let waits = "takes no more requests of sites";
     // At a stop it comes after the front.

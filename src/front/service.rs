@@ -215,8 +215,12 @@ impl Front {
     fn hear(&mut self, now: u64) {
         self.updates.take();
         while let Some(ready) = self.updates.next_upstream() {
-            // Others may be named in the settings of other front workers only.
-            if let Some(&number) = self.numbers.get(&ready.app) {
+            // Others may be named in the settings of other front workers only. What has one address for all its workers keeps it while it
+            // is stopped.
+            if let Some(&number) = self.numbers.get(&ready.app)
+                && (!ready.refuses || self.proxy.is_told(number))
+            {
+                self.proxy.refuse(number, ready.refuses);
                 self.proxy.set_addresses(number, &news::places(&ready), now);
             }
         }

@@ -316,6 +316,13 @@ impl Choices {
         self.stops.contains(name) || waiting.any(|stop| stop.ending.contains(name))
     }
 
+    /// Whether a command is to start an app that is stopped.
+    pub(super) fn will_start(&self, name: &Name) -> bool {
+        let mut waiting = self.waiting.iter();
+        let restarts = waiting.any(|stop| stop.restarts && stop.names.contains(name));
+        restarts || self.next.starts(name) || self.current.starts(name)
+    }
+
     /// A release begins. If it only stops apps, and does not read the configuration, returns them.
     pub(super) fn begin(&mut self, running: &Plan) -> Option<BTreeSet<Name>> {
         let before = std::mem::take(&mut self.current);

@@ -1,11 +1,13 @@
 //! Apps that are not required and have no worker: their listeners are closed until the next attempt to start one, so that clients are
-//! refused at once and need not wait for nobody.
+//! refused at once and need not wait for nobody. Sites refuse their requests, and those of apps that are stopped or given up.
 //!
 //! A listener is opened with the start of a worker ([`World::open_missing_listener`]), whatever goes on meanwhile: so it can be closed
 //! whenever its app has no worker, also during the first start and a reload.
 //!
 //! What has served keeps its listeners while it is tried again, like any other app: that is an interruption, and its clients may wait. Not
 //! so where no worker comes before the next release.
+
+use std::collections::BTreeSet;
 
 use log::info;
 
@@ -26,6 +28,26 @@ impl<W: World> Master<W> {
         for name in idle {
             self.refuse_clients_of(&name);
         }
+    }
+
+    /// Has the front refuse the requests of apps of which no worker runs or is about to start.
+    pub(super) fn refuse_requests(&mut self) {
+        if self.is_stopping() {
+            return;
+        }
+        let apps = self.workers.apps.iter();
+        let without = apps.filter(|(_, app)| app.removed || is_idle(app) || is_given_up(app));
+        let without = without.map(|(name, _)| name.clone());
+        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
+        let stopped = stopped.map(|name| Name::from(name.as_str()));
+        // The candidate may have one of them already.
+        let stopped = stopped.filter(|name| !self.workers.apps.contains_key(name));
+        let refuse: BTreeSet<_> = without
+            .chain(stopped)
+            // One that is restarted is stopped only for a moment.
+            .filter(|name| !self.choices.will_start(name))
+            .collect();
+        self.workers.fronts.refuse(refuse);
     }
 
     fn refuse_clients_of(&mut self, name: &Name) {
@@ -71,6 +93,12 @@ impl<W: World> Master<W> {
             sockets.any(|(_, theirs)| theirs == address)
         })
     }
+}
+
+/// Whether an app was given up, and no candidate of it is being tried.
+fn is_given_up(app: &App) -> bool {
+    let counts = app.supervisor.counts();
+    app.supervisor.is_given_up() && counts.ready + counts.starting == 0
 }
 
 /// Whether an app that may refuse clients has no worker: one that could be started now was requested.

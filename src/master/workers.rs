@@ -148,6 +148,7 @@ impl Workers {
         app.failure = None;
         app.last_output = None;
         app.plans.insert(generation, Rc::new(plan));
+        self.fronts.changed(name);
     }
 
     /// Gives the current generation of an app new certificates. Returns the workers that are to get them.

@@ -78,6 +78,9 @@ pub struct Ready {
     pub app: String,
     /// The workers.
     pub workers: Vec<Worker>,
+    /// The app is not running, and no worker is about to start: its requests are refused instead of left waiting.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuses: bool,
 }
 
 /// A worker that takes requests.
@@ -132,15 +135,18 @@ mod tests {
 
     #[test]
     fn what_is_told_survives_encoding() {
-        let ready = Ready {
-            app: "web".into(),
-            workers: vec![Worker {
-                address: "unix:/run/a \"b\"".into(),
-                at_a_time: Some(4),
-            }],
-        };
-        let text = ready.encode().expect("texts and numbers");
-        assert_eq!(Ready::parse(text.as_bytes()).ok(), Some(ready));
+        for refuses in [false, true] {
+            let ready = Ready {
+                app: "web".into(),
+                workers: vec![Worker {
+                    address: "unix:/run/a \"b\"".into(),
+                    at_a_time: Some(4),
+                }],
+                refuses,
+            };
+            let text = ready.encode().expect("texts and numbers");
+            assert_eq!(Ready::parse(text.as_bytes()).ok(), Some(ready));
+        }
         assert!(Ready::parse(b"{\"app\": 1}").is_err());
     }
 }

@@ -63,6 +63,8 @@ pub enum Arrival {
     Wait,
     /// Too many wait.
     Full,
+    /// There is no address, and none is to come soon.
+    Refused,
 }
 
 /// How a request that ran at an address has ended.
@@ -180,6 +182,8 @@ pub struct Dispatch {
     /// Those that are sent again, then those that are new; each in the order of their times.
     again: VecDeque<Waiting>,
     queue: VecDeque<Waiting>,
+    /// Nothing waits while there is no address.
+    refuses: bool,
     /// What all workers of the front know of each other's queues.
     common: Option<Common>,
 }
@@ -193,6 +197,7 @@ impl Dispatch {
             choices: 0,
             again: VecDeque::new(),
             queue: VecDeque::new(),
+            refuses: false,
             common: None,
         }
     }
@@ -232,6 +237,16 @@ impl Dispatch {
                 });
             }
         }
+    }
+
+    /// Whether requests are refused, instead of left waiting, while there is no address.
+    pub fn refuse(&mut self, refuses: bool) {
+        self.refuses = refuses;
+    }
+
+    /// Whether they are now. [`Dispatch::expired`] at [`NEVER`] gives those that wait.
+    pub fn is_refusing(&self) -> bool {
+        self.refuses && self.seats.iter().all(|seats| seats.removed)
     }
 
     /// What runs at an address is counted there together with other workers of the front. Nothing runs there yet.
@@ -298,6 +313,9 @@ impl Dispatch {
         {
             self.enter(place, request, now);
             return Arrival::Run(place);
+        }
+        if self.is_refusing() {
+            return Arrival::Refused;
         }
         let others = self.common.as_ref().map_or(0, Common::others);
         if self.queue.len().saturating_add(others) >= self.limits.queue_length {

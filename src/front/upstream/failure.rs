@@ -41,6 +41,8 @@ pub enum Failure {
     QueueTimeout,
     /// The last worker has ended, and nobody starts another one.
     NobodyLeft,
+    /// No worker runs, and the master says that none is about to start.
+    NotRunning,
 }
 
 /// How far an attempt has come.
@@ -88,7 +90,8 @@ impl Failure {
             | Self::Body(_)
             | Self::QueueFull
             | Self::QueueTimeout
-            | Self::NobodyLeft => false,
+            | Self::NobodyLeft
+            | Self::NotRunning => false,
         };
         failed_fast && !attempt.answered && attempt.whole && attempt.tries < MOST_TRIES
     }
@@ -104,7 +107,8 @@ impl Failure {
             | Self::NotBegun
             | Self::QueueFull
             | Self::QueueTimeout
-            | Self::NobodyLeft => false,
+            | Self::NobodyLeft
+            | Self::NotRunning => false,
             _ => true,
         }
     }
@@ -124,7 +128,8 @@ impl Failure {
             | Self::NotBegun
             | Self::QueueFull
             | Self::QueueTimeout
-            | Self::NobodyLeft => 503,
+            | Self::NobodyLeft
+            | Self::NotRunning => 503,
             Self::Body(_) => 500,
         }
     }
@@ -147,6 +152,7 @@ impl fmt::Display for Failure {
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),
             Self::NobodyLeft => f.write_str("its last worker has ended, and the master is gone"),
+            Self::NotRunning => f.write_str("it is not running"),
         }
     }
 }
@@ -267,6 +273,7 @@ mod tests {
             ),
             (Failure::QueueFull, NEW, false),
             (Failure::QueueTimeout, NEW, false),
+            (Failure::NotRunning, NEW, false),
         ];
         for (failure, attempt, expected) in table {
             assert_eq!(
@@ -296,6 +303,7 @@ mod tests {
             (Failure::HeadTimeout, 504, true),
             (Failure::QueueFull, 503, false),
             (Failure::QueueTimeout, 503, false),
+            (Failure::NotRunning, 503, false),
             (Failure::Busy, 503, false),
             (Failure::NotBegun, 503, false),
             (Failure::Reset(String::new()), 502, true),

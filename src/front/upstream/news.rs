@@ -46,6 +46,7 @@ mod tests {
                 worker("nowhere", None),
                 worker("unix:/b", None),
             ],
+            refuses: false,
         };
         let at = |path: &str, at_a_time| At {
             address: Address::Unix(path.into()),

@@ -321,6 +321,19 @@ impl Proxy {
         self.settle(now);
     }
 
+    /// Whether the master tells the addresses of an upstream.
+    pub fn is_told(&self, upstream: usize) -> bool {
+        let of = self.upstreams.get(upstream);
+        of.is_some_and(|of| of.settings.is_told)
+    }
+
+    /// Whether requests are refused while an upstream has no address. Those that wait are when [`Self::set_addresses`] is called.
+    pub fn refuse(&mut self, upstream: usize, refuses: bool) {
+        if let Some(of) = self.upstreams.get_mut(upstream) {
+            of.dispatch.refuse(refuses);
+        }
+    }
+
     /// The master is gone. An address of a worker that refuses a connection is not waited for any more, and when none is left, neither
     /// are workers.
     pub fn expect_no_more(&mut self, now: Instant) {
@@ -418,11 +431,16 @@ impl Proxy {
             ahead: idempotent && !streamed && length <= SMALL_BODY && !speaks.is_framed(),
         };
         let arrival = of.dispatch.arrive(facts, now);
-        if arrival == Arrival::Full {
+        let refused = match arrival {
+            Arrival::Run(_) | Arrival::Wait => None,
+            Arrival::Full => Some(Failure::QueueFull),
+            Arrival::Refused => Some(Failure::NotRunning),
+        };
+        if let Some(failure) = refused {
             if streamed {
                 response.close();
             }
-            answers::fail(of, None, &Failure::QueueFull, &mut response, now);
+            answers::fail(of, None, &failure, &mut response, now);
             return Some(response);
         }
         let mut sending = Sending::Nothing;

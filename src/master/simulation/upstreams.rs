@@ -27,9 +27,11 @@ const LAG: u64 = 3;
 
 impl Heard {
     pub fn take(&mut self, app: &Name, state: Option<&str>, now: Instant) {
-        assert_ne!(&**app, UNTOLD);
         let sent: BTreeSet<_> = self.addresses().map(str::to_owned).collect();
         let ready = state.map(|state| Ready::parse(state.as_bytes()).expect("a state"));
+        // Of one that is stopped, nobody knows whether a site names it.
+        let is_told = |ready: &Ready| &**app != UNTOLD || ready.workers.is_empty() && ready.refuses;
+        assert!(ready.iter().all(is_told), "{ready:?}");
         let before = match ready.clone() {
             Some(ready) => self.ready.insert(app.to_string(), ready),
             None => self.ready.remove(&**app),
@@ -195,6 +197,131 @@ fn a_reload_takes_the_old_workers_out_and_brings_the_new_ones_in() {
             .map(|process| process.generation)
             .all(|generation| generation == 2)
     );
+}
+
+/// Whether the front refuses the requests of an app, and whether a worker of it runs or was requested.
+fn refuses(history: &mut History, name: &str) -> (bool, bool) {
+    let app = history.master.workers.apps.get(name);
+    let counts = app.map(|app| app.supervisor.counts());
+    let has_worker = counts.is_some_and(|counts| counts.ready + counts.starting > 0);
+    let told = history.kernel().heard.ready.get(name);
+    (told.is_some_and(|ready| ready.refuses), has_worker)
+}
+
+/// Ends all workers of an app, as a crash does.
+fn crash(history: &mut History, name: &str) {
+    let processes = history.kernel().processes.iter();
+    let theirs = processes.filter(|(_, process)| &*process.app == name);
+    for pid in theirs.map(|(pid, _)| *pid).collect::<Vec<_>>() {
+        history.kernel().end(pid, false);
+    }
+    history.floors.clear();
+}
+
+#[test]
+fn requests_of_an_app_that_is_not_required_wait_only_for_a_worker_that_starts_until_it_has_served()
+{
+    let broken = Written::broken();
+    let mut history = History::new(&[("api", Written::good(1)), ("web", broken)]);
+    history.pass(10_000);
+    let mut seen = BTreeSet::new();
+    for _ in 0..600 {
+        history.pass(100);
+        let (refuses, has_worker) = refuses(&mut history, "web");
+        assert_eq!(refuses, !has_worker);
+        seen.insert(refuses);
+    }
+    assert!(seen.contains(&true));
+    let cured = Written {
+        code: Code::Good,
+        ..broken
+    };
+    history.kernel().disk.apps.insert("web", cured);
+    history.send(Signal::SIGHUP);
+    history.pass(60_000);
+    history.kernel().check_all_are_told();
+    for _ in 0..10 {
+        crash(&mut history, "web");
+        history.pass(1);
+        assert!(!refuses(&mut history, "web").0, "it is started again");
+    }
+}
+
+#[test]
+fn requests_of_a_required_app_wait_for_its_next_worker() {
+    let mut history = History::new(&[("web", Written::good(1))]);
+    for _ in 0..100 {
+        history.pass(100);
+        assert!(!refuses(&mut history, "web").0);
+    }
+    for _ in 0..10 {
+        crash(&mut history, "web");
+        for _ in 0..100 {
+            history.pass(1);
+            assert!(!refuses(&mut history, "web").0);
+        }
+    }
+}
+
+#[test]
+fn requests_of_an_app_are_refused_while_it_is_stopped_and_not_while_it_is_restarted() {
+    let apps = [("api", Written::good(1)), ("web", Written::good(2))];
+    let mut history = History::new(&apps);
+    history.pass(10_000);
+    history.order("restart web");
+    let mut without = 0;
+    for _ in 0..10_000 {
+        history.pass(1);
+        let (refuses, has_worker) = refuses(&mut history, "web");
+        assert!(!refuses);
+        without += u32::from(!has_worker);
+    }
+    assert!(without > 0, "it had none in between");
+    history.kernel().check_all_are_told();
+    history.order("stop web");
+    history.pass(20_000);
+    assert_eq!(refuses(&mut history, "web"), (true, false));
+    assert!(!refuses(&mut history, "api").0);
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    assert_eq!(refuses(&mut history, "web"), (true, false));
+    history.order("start web");
+    for _ in 0..10_000 {
+        history.pass(1);
+        let (refuses, has_worker) = refuses(&mut history, "web");
+        assert!(!(refuses && has_worker), "it is about to serve");
+    }
+    assert_eq!(refuses(&mut history, "web"), (false, true));
+    history.kernel().check_all_are_told();
+}
+
+#[test]
+fn requests_of_an_app_that_is_disabled_are_refused() {
+    let disabled = Written {
+        enabled: false,
+        ..Written::good(1)
+    };
+    let mut history = History::new(&[("api", Written::good(1)), ("web", disabled)]);
+    history.pass(10_000);
+    assert_eq!(refuses(&mut history, "web"), (true, false));
+}
+
+#[test]
+fn requests_of_an_app_that_was_given_up_are_refused() {
+    let web = Written {
+        required: false,
+        ..Written::good(4)
+    };
+    let mut history = History::new(&[("api", Written::good(1)), ("web", web)]);
+    history.pass(10_000);
+    assert_eq!(refuses(&mut history, "web"), (false, true));
+    for _ in 0..2_000 {
+        crash(&mut history, "web");
+        history.pass(100);
+    }
+    let web = &history.master.workers.apps["web"];
+    assert!(web.supervisor.is_given_up());
+    assert_eq!(refuses(&mut history, "web"), (true, false));
 }
 
 /// A program with an address of its own is told when its requests are answered, and at half of its time.

@@ -27,6 +27,8 @@ pub(in crate::master) struct Fronts {
     states: BTreeMap<Name, String>,
     /// Apps whose state may be another one.
     changed: BTreeSet<Name>,
+    /// Apps whose requests are refused.
+    refuse: BTreeSet<Name>,
 }
 
 impl Fronts {
@@ -35,6 +37,13 @@ impl Fronts {
         if !self.changed.contains(app) {
             self.changed.insert(app.clone());
         }
+    }
+
+    /// These are the apps whose requests are refused from now on, as long as they have no worker.
+    pub(in crate::master) fn refuse(&mut self, apps: BTreeSet<Name>) {
+        let others = self.refuse.symmetric_difference(&apps);
+        self.changed.extend(others.cloned());
+        self.refuse = apps;
     }
 }
 
@@ -80,10 +89,12 @@ impl Workers {
     /// Tells front workers what has changed.
     pub(in crate::master) fn tell_fronts<W: World>(&mut self, turn: &mut Turn<W>) {
         while let Some(app) = self.fronts.changed.pop_first() {
-            let told = self.apps.get(&app).is_some_and(|known| {
-                let mut plans = known.plans.values();
-                plans.any(|plan| plan.is_told)
-            });
+            let known = self.apps.get(&app).filter(|known| !known.plans.is_empty());
+            let told = match known {
+                Some(known) => known.plans.values().any(|plan| plan.is_told),
+                // It is stopped, and no plan is left that says whether a site names it.
+                None => self.fronts.refuse.contains(&app),
+            };
             let state = told.then(|| self.state(turn, &app)).flatten();
             let known = self.fronts.states.get(&app);
             if known == state.as_ref() {
@@ -116,6 +127,7 @@ impl Workers {
         workers.dedup();
         let ready = Ready {
             app: app.to_string(),
+            refuses: workers.is_empty() && self.fronts.refuse.contains(app),
             workers,
         };
         let state = ready.encode();

@@ -131,6 +131,28 @@ fn an_address_that_comes_takes_those_that_wait_and_one_that_goes_gets_no_more() 
 }
 
 #[test]
+fn nothing_waits_for_an_app_that_is_not_running() {
+    let mut d = dispatch(&[1]);
+    d.refuse(true);
+    assert!(!d.is_refusing(), "there is an address");
+    assert_eq!(d.arrive(facts(1), 0), Arrival::Run(1));
+    assert_eq!(d.arrive(facts(2), 0), Arrival::Run(1));
+    assert_eq!(d.arrive(facts(3), 0), Arrival::Wait);
+    // Its worker ends: what runs there goes on, and what waits does not.
+    d.set(&[]);
+    assert!(d.is_refusing());
+    assert_eq!(d.arrive(facts(4), 0), Arrival::Refused);
+    assert_eq!((d.expired(NEVER), d.expired(NEVER)), (Some(3), None));
+    assert_eq!((d.running(), d.waiting()), (2, 0));
+    // One that is about to start is waited for.
+    d.refuse(false);
+    assert!(!d.is_refusing());
+    assert_eq!(d.arrive(facts(5), 0), Arrival::Wait);
+    d.set(&unlimited(&[2]));
+    assert_eq!(d.next(0), Some((5, 2)));
+}
+
+#[test]
 fn an_address_that_fails_is_left_alone_and_tried_by_one() {
     let mut d = dispatch(&[1, 2]);
     assert_eq!(d.arrive(facts(1), 0), Arrival::Run(1));
@@ -425,6 +447,7 @@ proptest! {
                         Arrival::Run(place) => running.push((next, place)),
                         Arrival::Wait => waiting.push(next),
                         Arrival::Full => prop_assert!(waiting.len() >= LIMITS.queue_length),
+                        Arrival::Refused => prop_assert!(false, "it never refuses"),
                     }
                 }
                 Act::End(n, outcome) if n < running.len() => {
@@ -440,7 +463,9 @@ proptest! {
                             running.push((ticket, other));
                         }
                         Arrival::Wait => waiting.push(ticket),
-                        Arrival::Full => prop_assert!(false, "it was in already"),
+                        Arrival::Full | Arrival::Refused => {
+                            prop_assert!(false, "it was in already");
+                        }
                     }
                 }
                 Act::Leave(n) if n < waiting.len() => {
@@ -488,7 +513,7 @@ proptest! {
                     match d.arrive(Facts { ticket: next, ahead: n > 1 }, now) {
                         Arrival::Run(place) => sent.push((next, place)),
                         Arrival::Wait => waiting.push(next),
-                        Arrival::Full => {}
+                        Arrival::Full | Arrival::Refused => {}
                     }
                 }
                 3..6 if n < sent.len() => {
@@ -735,7 +760,7 @@ fn no_worker_that_waits_is_forgotten_when_all_act_at_the_same_time() {
                         match front.arrive(facts(arrived), now) {
                             Arrival::Run(place) => running.push_back((arrived, place, false)),
                             // It has not waited.
-                            Arrival::Full => answered += 1,
+                            Arrival::Full | Arrival::Refused => answered += 1,
                             Arrival::Wait => {}
                         }
                     } else if let Some((ticket, place, _)) = running.pop_front() {

@@ -39,7 +39,11 @@ pub(super) fn fail(
         log::error!("{line}{left_out}");
     }
     let status = failure.status();
-    response.fail(status, text(status));
+    let text = match failure {
+        Failure::NotRunning => NOT_RUNNING,
+        _ => text(status),
+    };
+    response.fail(status, text);
 }
 
 /// The words for the log.
@@ -56,6 +60,8 @@ fn complaint(name: &str, address: Option<&Address>, failure: &Failure, started: 
         ),
     }
 }
+
+const NOT_RUNNING: &str = "503 Service Unavailable: the application is not running\n";
 
 /// What the client may know of it.
 fn text(status: u16) -> &'static str {
@@ -149,6 +155,10 @@ mod tests {
         assert_eq!(
             complaint("app=web", None, &Failure::QueueFull, false),
             "could not get a response: app=web: too many requests wait for it; answering 503"
+        );
+        assert_eq!(
+            complaint("app=web", None, &Failure::NotRunning, false),
+            "could not get a response: app=web: it is not running; answering 503"
         );
         let error = io::Error::from_raw_os_error(104);
         assert_eq!(

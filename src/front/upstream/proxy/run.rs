@@ -42,8 +42,11 @@ impl Proxy {
                     // It cannot be full: it counts to 2^64.
                     let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
                 }
+                let refuses = of.dispatch.is_refusing();
                 if nobody_left {
-                    self.give_up(upstream, now);
+                    self.give_up(upstream, &Failure::NobodyLeft, now);
+                } else if refuses {
+                    self.give_up(upstream, &Failure::NotRunning, now);
                 }
             } else {
                 return;
@@ -51,10 +54,10 @@ impl Proxy {
         }
     }
 
-    /// Nobody is left who could answer what waits, or will be there again.
-    fn give_up(&mut self, upstream: usize, now: Instant) {
+    /// Nobody is there who could answer what waits, or will be there soon.
+    fn give_up(&mut self, upstream: usize, failure: &Failure, now: Instant) {
         while let Some(ticket) = self.upstreams[upstream].dispatch.expired(NEVER) {
-            self.answer(ticket, None, &Failure::NobodyLeft, now);
+            self.answer(ticket, None, failure, now);
         }
     }
 
@@ -615,7 +618,7 @@ impl Proxy {
                 ticket,
                 place,
             }),
-            Arrival::Wait | Arrival::Full => {}
+            Arrival::Wait | Arrival::Full | Arrival::Refused => {}
         }
     }
 
