@@ -223,12 +223,13 @@ impl Supervisor {
             return;
         };
         let policy = self.policy(worker.generation);
-        let deadline = now + policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
+        let time = policy.map_or(worker.own.graceful_timeout, |p| p.graceful_timeout);
+        let deadline = now + time;
         let says_when = policy.is_some_and(|p| p.announces_end);
         // What hangs is not waited for.
-        let quiet = policy.filter(|_| worker.ends_quiet && reason != Reason::Hung);
-        let untold = quiet.map(|policy| Untold {
-            until: now + policy.quiet_timeout(),
+        let is_waited_for = worker.own.ends_quiet && reason != Reason::Hung;
+        let untold = is_waited_for.then(|| Untold {
+            until: now + time / policy::QUIET_PART,
             reason,
         });
         let untold = untold.filter(|untold| untold.until > now);

@@ -98,11 +98,15 @@ pub struct Policy {
     pub backoff: backoff::Policy,
 }
 
+/// The part of its time to end for which a worker that was taken out may serve on before it is told: half of it. The other half is for
+/// programs that finish by themselves what lasts longer, and tell their clients.
+pub(super) const QUIET_PART: u32 = 2;
+
 impl Policy {
-    /// How long a worker that was taken out may serve on before it is told to end: half of its time to end. The other half is for
-    /// programs that finish by themselves what lasts longer, and tell their clients.
+    /// How long a worker that was taken out may serve on before it is told to end.
+    #[cfg(test)]
     pub fn quiet_timeout(&self) -> Duration {
-        self.graceful_timeout / 2
+        self.graceful_timeout / QUIET_PART
     }
 
     /// Whether more workers than configured do no harm: each does the same work, and for ever.

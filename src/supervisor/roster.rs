@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::worker::{State, Worker};
+use super::worker::{Own, State, Worker};
 use super::{Generation, Slot, WorkerId};
 
 mod cohort;
@@ -106,7 +106,7 @@ impl Roster {
         &mut self,
         generation: Generation,
         state: State,
-        ends_quiet: bool,
+        own: Own,
     ) -> (WorkerId, Slot) {
         self.visit(1);
         let id = WorkerId(self.next_id);
@@ -117,7 +117,7 @@ impl Roster {
             generation,
             slot,
             state,
-            ends_quiet,
+            own,
         };
         self.index.insert(id, &worker);
         self.workers.insert(id, worker);

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::candidate::Trial;
-use super::worker::State;
-use super::{Action, Generation, Supervisor, Wish, WorkerId};
+use super::worker::{Own, State};
+use super::{Action, Generation, Supervisor, Wish, WorkerId, policy};
 
 impl Supervisor {
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
@@ -72,8 +72,12 @@ impl Supervisor {
             ready_at_latest: now + start_timeout,
             matures: None,
         };
-        let ends_quiet = self.policy(generation).is_some_and(|p| p.ends_quiet);
-        let (worker, slot) = self.roster.add(generation, starting, ends_quiet);
+        let policy = self.policy(generation);
+        let own = Own {
+            graceful_timeout: policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout),
+            ends_quiet: policy.is_some_and(|p| p.ends_quiet),
+        };
+        let (worker, slot) = self.roster.add(generation, starting, own);
         actions.push(Action::Spawn {
             worker,
             slot,

@@ -1,6 +1,6 @@
 //! One worker: its id, its slot and its state.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Reason;
 
@@ -19,7 +19,15 @@ pub(super) struct Worker {
     pub(super) generation: Generation,
     pub(super) slot: Slot,
     pub(super) state: State,
-    /// It is told to end when no request runs there. This is of the worker itself: its generation may have no policy any more.
+    pub(super) own: Own,
+}
+
+/// What a worker has been started with. Its generation may have no policy any more when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Own {
+    /// How long it may take to finish, if no policy says so.
+    pub(super) graceful_timeout: Duration,
+    /// It is told to end when no request runs there.
     pub(super) ends_quiet: bool,
 }
 
