@@ -293,8 +293,14 @@ impl Supervisor {
         self.give_up(now, actions);
         self.end_backoff(now);
         self.follow_load(now);
-        self.recycle_next(now);
-        self.end_surplus(now, actions);
+        loop {
+            self.recycle_next(now);
+            self.end_surplus(now, actions);
+            // The end of one that was replaced may have made room for the next.
+            if self.recycles_at().is_none_or(|at| at > now) {
+                break;
+            }
+        }
         self.note_vacancy(now);
         self.start_missing(now, actions);
         self.end_outage(actions);

@@ -97,8 +97,10 @@ impl Kernel {
             return;
         };
         let mut processes = self.processes.values();
+        // The front may still know the address of a worker that has crashed, whose replacement serves nobody yet.
         let listens = |process: &Process| {
-            process.dead.is_none() && self::address(process).as_ref() == Some(&address)
+            let serves = process.dead.is_none() && process.ready;
+            serves && self::address(process).as_ref() == Some(&address)
         };
         if processes.any(listens) {
             self.after(milliseconds, Due::Answered(self.ticket + 1));
