@@ -321,6 +321,22 @@ fn a_master_without_a_control_socket_is_told_from_none() {
     run.stop();
 }
 
+/// A program that everybody may execute.
+const ASLEEP: &str = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
+
+fn folder_of(user: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::chown(folder.path(), Some(user), Some(user)).expect("root may");
+    folder
+}
+
+/// A master that runs as this user.
+fn begin_as(user: u32, folder: tempfile::TempDir, config: &str) -> Run {
+    Run::begin_in(folder, config, |command| {
+        command.uid(user).gid(user).env_remove("XDG_RUNTIME_DIR");
+    })
+}
+
 /// Only root can run a master as another user.
 #[test]
 fn a_master_of_another_user_is_named_and_not_asked() {
@@ -331,10 +347,7 @@ fn a_master_of_another_user_is_named_and_not_asked() {
     let folder = tempfile::tempdir().expect("a folder");
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).expect("ours");
-    let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
-    let mut run = Run::begin_in(folder, worker, |command| {
-        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
-    });
+    let mut run = begin_as(USER, folder, ASLEEP);
     run.logged(&["generation 1 is ready"]);
     let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
     let mut inside = std::fs::read_dir(&own).expect("it is made");
@@ -371,12 +384,7 @@ fn a_master_removes_the_control_sockets_of_killed_ones() {
             .collect::<Vec<_>>()
     };
     let start = || {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
-        let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
-        let mut run = Run::begin_in(folder, worker, |command| {
-            command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
-        });
+        let mut run = begin_as(USER, folder_of(USER), ASLEEP);
         run.logged(&["generation 1 is ready"]);
         run
     };
@@ -409,12 +417,7 @@ fn the_folder_that_the_master_has_made_comes_back_with_its_socket() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let folder = tempfile::tempdir().expect("a folder");
-    std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
-    let worker = "[app.web]\ncommand = ['sleep', 'infinity']\nready = '1ms'\n";
-    let mut run = Run::begin_in(folder, worker, |command| {
-        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
-    });
+    let mut run = begin_as(USER, folder_of(USER), ASLEEP);
     run.logged(&["generation 1 is ready"]);
     let own = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
     std::fs::remove_dir_all(&own).expect("it is made");
@@ -460,11 +463,7 @@ fn where_no_folder_can_be_used_one_line_says_so_and_nothing_is_wrong() {
     }
     let taken = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
     std::fs::write(&taken, "").expect("room");
-    let folder = tempfile::tempdir().expect("a folder");
-    std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
-    let mut run = Run::begin_in(folder, &app(""), |command| {
-        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
-    });
+    let mut run = begin_as(USER, folder_of(USER), &app(""));
     run.logged(&[
         "INFO",
         "no control socket, as no folder for it can be used",
