@@ -29,8 +29,8 @@ impl Heard {
     pub fn take(&mut self, app: &Name, state: Option<&str>, now: Instant) {
         let sent: BTreeSet<_> = self.addresses().map(str::to_owned).collect();
         let ready = state.map(|state| Ready::parse(state.as_bytes()).expect("a state"));
-        // Of one that is stopped, nobody knows whether a site names it.
-        let is_told = |ready: &Ready| &**app != UNTOLD || ready.workers.is_empty() && ready.refuses;
+        // The workers of this one share an address.
+        let is_told = |ready: &Ready| &**app != UNTOLD || ready.workers.is_empty();
         assert!(ready.iter().all(is_told), "{ready:?}");
         let before = match ready.clone() {
             Some(ready) => self.ready.insert(app.to_string(), ready),

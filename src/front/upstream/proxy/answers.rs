@@ -40,7 +40,7 @@ pub(super) fn fail(
     }
     let status = failure.status();
     let text = match failure {
-        Failure::NotRunning => NOT_RUNNING,
+        Failure::NotRunning | Failure::NobodyLeft => NOT_RUNNING,
         _ => text(status),
     };
     response.fail(status, text);
