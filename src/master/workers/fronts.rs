@@ -111,7 +111,11 @@ impl Workers {
 
     /// What front workers should know of an app.
     fn state<W: World>(&self, turn: &Turn<W>, app: &Name) -> Option<String> {
-        let plans = self.apps.get(app).into_iter().flat_map(|app| app.plans.values());
+        let plans = self
+            .apps
+            .get(app)
+            .into_iter()
+            .flat_map(|app| app.plans.values());
         // Others share an address, which the front has in its settings.
         let is_told = plans.into_iter().any(|plan| plan.is_told);
         let children = self.children.of(app).filter(|_| is_told);

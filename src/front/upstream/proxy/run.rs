@@ -583,7 +583,7 @@ impl Proxy {
                 exchange.tries = 0;
             }
         }
-        let tries = exchange.tries;
+        let (tries, patient_until) = (exchange.tries, exchange.patient_until);
         let attempt = Attempt {
             idempotent: exchange.idempotent,
             whole: !exchange.has_passed_on(),
@@ -609,6 +609,9 @@ impl Proxy {
             self.remove(upstream, place);
         }
         if !repeat {
+            if is_closed && now >= patient_until {
+                failure = Failure::QueueTimeout;
+            }
             return self.answer(ticket, Some(place), &failure, now);
         }
         let dispatch = &mut self.upstreams[upstream].dispatch;
