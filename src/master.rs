@@ -42,6 +42,7 @@ mod ignored;
 mod init;
 mod jobs;
 mod lasting;
+mod later;
 mod leftovers;
 mod limit;
 mod load;
@@ -349,6 +350,7 @@ impl<W: World> Master<W> {
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
             stopped: self.stopped(),
+            later: self.later(),
             schedules: &self.schedules,
             checks: &self.checks,
             plan: self.current.as_ref(),
