@@ -148,16 +148,18 @@ class FirstMinutes(unittest.TestCase):
         with open(urls, "w", encoding="utf-8") as file:
             file.write(whole + "\nimport no_such_module\n")
         # Django imports it at the first request only, unless a check asks for one: then the reload is refused.
-        with open(os.path.join(project, "app.toml"), "a", encoding="utf-8") as file:
+        configuration = os.path.join(project, "app.toml")
+        with open(configuration, encoding="utf-8") as file:
+            text = file.read()
+        with open(configuration, "a", encoding="utf-8") as file:
             file.write('\n[app.web.reload.check]\npath = "/admin/login/"\nattempts = 1\n')
         self.assertIn("keeping generation 1", second.run(reload, 1))
         self.assertStyled()
         self.lap("a broken reload is refused")
         with open(urls, "w", encoding="utf-8") as file:
             file.write(whole.replace('"admin/"', '"office/"').replace("'admin/'", "'office/'"))
-        text = open(os.path.join(project, "app.toml"), encoding="utf-8").read()
-        with open(os.path.join(project, "app.toml"), "w", encoding="utf-8") as file:
-            file.write(text.replace("/admin/login/", "/office/login/"))
+        with open(configuration, "w", encoding="utf-8") as file:
+            file.write(text + '\n[app.web.reload.check]\npath = "/office/login/"\n')
         self.assertRegex(second.run(reload), r"generation \d+: web 1/1 ready")
         self.assertEqual((self.get("/office/login/")[0], self.get("/admin/login/")[0]), (200, 404))
         self.lap("new code is served")

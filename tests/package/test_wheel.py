@@ -171,7 +171,11 @@ class Content(unittest.TestCase):
             yield self.archive.extract(self.named(name), place)
 
     def test_all_that_is_needed_lies_in_it(self):
-        for name in ("preforkd/__main__.py", "/data/share/man/man8/preforkd.8", "/data/share/man/man5/preforkd.toml.5", "/licenses/LICENSE-MIT"):
+        for name in (
+            "preforkd/__main__.py", "/licenses/LICENSE-MIT",
+            "/data/share/man/man8/preforkd.8", "/data/share/man/man5/preforkd.toml.5", "/data/share/doc/preforkd/guide/django.md",
+            "/data/share/bash-completion/completions/preforkd", "/data/share/zsh/site-functions/_preforkd", "/data/share/fish/vendor_completions.d/preforkd.fish",
+        ):
             self.assertTrue(self.named(name))
         for name in ("/scripts/preforkd", "/libexec/preforkd/preforkd-front"):
             self.assertTrue(self.archive.getinfo(self.named(name)).external_attr >> 16 & 0o111, name)
