@@ -34,6 +34,7 @@ use preforkd_worker::title::{self, Room};
 
 mod arguments;
 mod commands;
+mod completions;
 mod options;
 mod subject;
 mod target;
@@ -113,6 +114,9 @@ pub fn run() -> ExitCode {
                 "{surplus} is for the master, not for commands (remove it)"
             ));
             return USAGE.into();
+        }
+        if let Command::Completions { shell } = command {
+            return print(completions::script(*shell).trim_end(), OK);
         }
         // The command of `ExecReload=` is a process of the service, and gets what `systemctl kill -s HUP` sends.
         if !Terminal::of_now().existed() {

@@ -71,13 +71,14 @@ pub(super) fn perform(
         }
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
-        Command::WriteLog { .. }
+        Command::Completions { .. }
+        | Command::WriteLog { .. }
         | Command::Probe(_)
         | Command::Guard
         | Command::CheckConfig { .. }
         | Command::KeepCertificates
         | Command::WatchCertificates { .. } => {
-            unreachable!("helper processes send no requests to a master")
+            unreachable!("neither helper processes nor completions ask a master")
         }
     }
 }

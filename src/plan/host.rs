@@ -88,7 +88,7 @@ pub trait Host {
     /// with its environment, for a few seconds at most.
     ///
     /// # Errors
-    /// The script cannot be run, or its answer is not usable.
+    /// The script cannot be run, its answer is not usable, or the interpreter is of another C library than this preforkd.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String>;
     /// The virtual environment that this preforkd is installed in.
     fn own_environment(&self) -> Option<PathBuf>;
