@@ -33,6 +33,8 @@ impl Draft<'_> {
                 self.name
             )));
         }
+        let (program, why) = self.python(launch)?;
+        launch.program = program;
         let settings = Settings {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
@@ -40,6 +42,8 @@ impl Draft<'_> {
             http: self.http(warnings)?,
             prefix: self.prefix(launch)?,
             static_files: self.static_files(launch, warnings)?,
+            django_static: app.static_files.by_django,
+            interpreter: why.to_owned(),
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),
         };
@@ -48,7 +52,6 @@ impl Draft<'_> {
                 "the settings of a worker cannot be encoded: {error}"
             ))
         })?;
-        launch.program = self.python(launch)?;
         launch.args = vec![
             launch.program.to_string_lossy().into_owned(),
             "-c".into(),
@@ -122,11 +125,11 @@ impl Draft<'_> {
     }
 
     /// The configured interpreter, else the one that preforkd was started with as a module, else that of a virtual environment: of the
-    /// project, of the shell, of preforkd; else `python3`.
-    fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
+    /// project, of the shell, of preforkd; else `python3`. Also why, in words that follow "it is".
+    fn python(&self, launch: &Launch) -> Result<(PathBuf, &'static str), Place> {
         if self.is_unfit() {
             // A wrapper script must not run as another user, nor in another folder.
-            return Ok(PathBuf::new());
+            return Ok((PathBuf::new(), ""));
         }
         let chdir = &launch.chdir;
         let path = self.host.variable("PATH").unwrap_or_default();
@@ -134,36 +137,45 @@ impl Draft<'_> {
             let name = python.to_string_lossy();
             let Some(found) = find_program(&name, self.folder, &path, self.host) else {
                 let missing = python.wrong(self.no_interpreter(&name, &path));
-                return self.lacks(missing, PathBuf::new());
+                return self.lacks(missing, (PathBuf::new(), ""));
             };
             // The path stays as it is: a virtual environment is found by its link.
             let found = normal(&found);
             let asked = self.host.interpreter(&found, launch);
-            return asked.or_else(|message| {
+            let asked = asked.or_else(|message| {
                 let wrong = python.wrong(format!("python: {message}"));
                 self.lacks(wrong, PathBuf::new())
             });
+            return Ok((asked?, "that of the key `python`"));
         }
         let of_module = self.host.variable(OF_MODULE).map(PathBuf::from);
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
         let environments = [
-            Some(chdir.join(".venv")),
-            Some(chdir.join("venv")),
-            environment,
-            self.host.own_environment(),
+            (Some(chdir.join(".venv")), "that of .venv in `chdir`"),
+            (Some(chdir.join("venv")), "that of venv in `chdir`"),
+            (environment, "that of VIRTUAL_ENV"),
+            (
+                self.host.own_environment(),
+                "that of the environment in which preforkd is installed",
+            ),
         ];
-        let environments = environments.into_iter().flatten();
+        let environments = environments.into_iter();
         let found = of_module
+            .map(|python| (python, "the one that runs preforkd as a module"))
             .into_iter()
-            .chain(environments.map(|folder| folder.join("bin/python")))
-            .find(|file| file.is_absolute() && self.host.is_executable(file))
-            .or_else(|| find_program("python3", chdir, &path, self.host));
-        let Some(found) = found else {
+            .chain(environments.filter_map(|(folder, why)| Some((folder?.join("bin/python"), why))))
+            .find(|(file, _)| file.is_absolute() && self.host.is_executable(file))
+            .or_else(|| {
+                let first = find_program("python3", chdir, &path, self.host)?;
+                Some((first, "the first python3 in PATH"))
+            });
+        let Some((found, why)) = found else {
             let missing = self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)");
-            return self.lacks(missing, PathBuf::new());
+            return self.lacks(missing, (PathBuf::new(), ""));
         };
         let asked = self.host.interpreter(&found, launch);
-        asked.or_else(|message| self.lacks(self.wrong(message), PathBuf::new()))
+        let asked = asked.or_else(|message| self.lacks(self.wrong(message), PathBuf::new()));
+        Ok((asked?, why))
     }
 
     /// Why `python` names no interpreter.
