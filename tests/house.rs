@@ -147,6 +147,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "guard",
             "host",
             "init",
+            "inspect",
             "installed",
             "interpreter",
             "launch",
@@ -173,13 +174,14 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "data_file" | "interpreter" | "time_zone" => &["host"],
+                "data_file" | "inspect" | "interpreter" | "time_zone" => &["host"],
                 "installed" => &["host", "launch"],
                 "launch" => &[
                     "certificate_keeper",
                     "certificate_watch",
                     "config_check",
                     "guard",
+                    "inspect",
                     "log_files",
                     "probe",
                     "template",

@@ -6,12 +6,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::{data_file, installed, interpreter, time_zone};
+use super::{data_file, inspect, installed, interpreter, time_zone};
 use preforkd_worker::acme::Seen;
+use preforkd_worker::inspection::Inspection;
 
 use crate::parts::{self, Part};
 use crate::plan::{Credentials, FileState, Host, Launch, User};
@@ -205,6 +207,10 @@ impl Host for ThisHost {
         } else {
             Ok(path.to_owned())
         }
+    }
+
+    fn inspect(&self, app: &str, launch: &Launch, limit: Duration) -> Result<Inspection, String> {
+        inspect::inspect(app, launch, limit, &mut |_| ())
     }
 
     fn own_environment(&self) -> Option<PathBuf> {
