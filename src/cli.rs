@@ -34,6 +34,7 @@ use preforkd_worker::title::{self, Room};
 mod arguments;
 mod check;
 mod commands;
+mod completions;
 mod init;
 mod loading;
 mod local;
@@ -116,6 +117,9 @@ pub fn run() -> ExitCode {
                 "{surplus} is for the master, not for commands (remove it)"
             ));
             return USAGE.into();
+        }
+        if let Command::Completions { shell } = command {
+            return print(completions::script(*shell).trim_end(), OK);
         }
         if let Some(answer) = local::perform(command, arguments.config.as_deref()) {
             return show(answer);

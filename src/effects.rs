@@ -19,6 +19,7 @@ pub mod installed;
 pub mod interpreter;
 pub mod launch;
 pub mod listen;
+pub mod loader;
 pub mod log_files;
 pub mod memory;
 pub mod notify;

@@ -366,12 +366,19 @@ fn the_manual_has_every_option_and_command() {
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
     {
-        let shown = format!(".It Cm {}", command.get_name());
-        assert!(
-            manual.contains(&shown),
-            "preforkd(8) has no {}",
-            command.get_name()
-        );
+        let name = command.get_name();
+        let shown = format!(".It Cm {name}");
+        let described = manual.split(&shown).nth(1);
+        let described = described.unwrap_or_else(|| panic!("preforkd(8) has no {name}"));
+        let described = described.split("\n.It Cm ").next().unwrap_or_default();
+        for option in command.get_arguments() {
+            let long = option.get_long().filter(|name| *name != "help");
+            let shown = long.map_or(String::new(), |name| format!("Fl -{name}"));
+            assert!(
+                described.contains(&shown),
+                "preforkd(8) has no {shown} of {name}"
+            );
+        }
     }
 }
 

@@ -152,6 +152,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "interpreter",
             "launch",
             "listen",
+            "loader",
             "log_files",
             "memory",
             "notify",
@@ -174,7 +175,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "data_file" | "inspect" | "interpreter" | "time_zone" => &["host"],
+                "data_file" | "inspect" | "interpreter" | "loader" | "time_zone" => &["host"],
                 "installed" => &["host", "launch"],
                 "launch" => &[
                     "certificate_keeper",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::completions::Shell;
 use super::options;
 use crate::{plan, probe};
 
@@ -47,7 +48,7 @@ pub(super) struct Arguments {
     pub(super) command: Option<Command>,
 }
 
-/// A request to a running master.
+/// A request to a running master, or what needs none.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show all apps and workers of the running master.
@@ -120,6 +121,12 @@ pub(super) enum Command {
     },
     /// Reopen the log files, as with USR1.
     Reopen,
+    /// Print a script that lets a shell complete the command lines of preforkd.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
     /// The helper process that checks the configuration; started by the master only.
     #[command(hide = true)]
     CheckConfig {

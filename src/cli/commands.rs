@@ -72,16 +72,17 @@ pub(super) fn perform(
         }
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
-        Command::Init | Command::Config { .. } | Command::Check { .. } => {
-            unreachable!("these commands need no master")
-        }
+        Command::Init
+        | Command::Config { .. }
+        | Command::Check { .. }
+        | Command::Completions { .. } => unreachable!("these commands need no master"),
         Command::WriteLog { .. }
         | Command::Probe(_)
         | Command::Guard
         | Command::CheckConfig { .. }
         | Command::KeepCertificates
         | Command::WatchCertificates { .. } => {
-            unreachable!("helper processes send no requests to a master")
+            unreachable!("neither helper processes nor completions ask a master")
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::{data_file, inspect, installed, interpreter, time_zone};
+use super::{data_file, inspect, installed, interpreter, loader, time_zone};
 use preforkd_worker::acme::Seen;
 use preforkd_worker::inspection::Inspection;
 
@@ -202,10 +202,13 @@ impl Host for ThisHost {
     /// Some installations put scripts (pyenv) in front of the real interpreter. A worker must not be the child of such a
     /// script, nor run it at every start.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String> {
-        if interpreter::is_script(path) {
-            interpreter::ask(path, launch)
-        } else {
-            Ok(path.to_owned())
+        let found = match interpreter::is_script(path) {
+            true => interpreter::ask(path, launch)?,
+            false => path.to_owned(),
+        };
+        match loader::refusal(&found, &installed::own()?) {
+            Some(refusal) => Err(refusal),
+            None => Ok(found),
         }
     }
 

@@ -89,7 +89,7 @@ pub trait Host {
     /// with its environment, for a few seconds at most.
     ///
     /// # Errors
-    /// The script cannot be run, or its answer is not usable.
+    /// The script cannot be run, its answer is not usable, or the interpreter is of another C library than this preforkd.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String>;
     /// What the process of this launch, which loads an application, tells of it. It runs as the user of the launch, for this time at most.
     ///

@@ -26,7 +26,8 @@ struct Invented {
     environment: Option<&'static str>,
 }
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
+    "/opt/tool/bin/python",
     "/opt/a/bin/python",
     "/opt/b/bin/python",
     "/opt/c/bin/python",
@@ -62,7 +63,13 @@ impl Host for Invented {
             .any(|f| path == Path::new(f))
     }
     fn is_file(&self, path: &Path) -> bool {
-        path == Path::new("/srv/static/favicon.ico") || path.ends_with("acme/site-a.pem")
+        let files = [
+            "/srv/static/favicon.ico",
+            "/srv/other/venv/pyvenv.cfg",
+            "/opt/broken/pyvenv.cfg",
+            "/opt/tool/pipx_metadata.json",
+        ];
+        files.iter().any(|file| path == Path::new(file)) || path.ends_with("acme/site-a.pem")
     }
     fn file_state(&self, path: &Path) -> Option<FileState> {
         let known = self.is_folder(path) || self.is_executable(path) || self.is_file(path);
@@ -294,6 +301,47 @@ fn the_interpreter_is_the_first_that_applies() {
             Path::new(found),
             "{written:?} {variables:?} {environment:?}"
         );
+    }
+}
+
+#[test]
+fn an_environment_that_cannot_have_the_packages_of_the_project_is_refused() {
+    type Variables = &'static [(&'static str, &'static str)];
+    const OF_SHELL: Variables = &[("VIRTUAL_ENV", "/opt/broken")];
+    const OF_MODULE: Variables = &[("PREFORKD_PYTHON", "/opt/tool/bin/python")];
+    let gone = "there is no Python interpreter in the virtual environment ";
+    for (written, variables, environment, refusal) in [
+        ("chdir = 'other'", &[][..], None, Some(format!("{gone}/srv/other/venv any more (make it again"))),
+        ("", OF_SHELL, None, Some(format!("{gone}/opt/broken any more"))),
+        ("", &[], Some("/opt/broken"), Some(format!("{gone}/opt/broken any more"))),
+        // Another one comes first.
+        ("chdir = 'site'", OF_SHELL, Some("/opt/tool"), None),
+        ("python = '/usr/bin/python3'", OF_SHELL, Some("/opt/tool"), None),
+        (
+            "",
+            &[],
+            Some("/opt/tool"),
+            Some("/srv has no virtual environment, and that of preforkd, /opt/tool, is one that pipx or uv has made".into()),
+        ),
+        // Whoever runs it as a module has said so.
+        ("", OF_MODULE, Some("/opt/tool"), None),
+    ] {
+        let host = Invented {
+            ids: (0, 0),
+            variables,
+            environment,
+        };
+        let text = format!("[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n{written}");
+        let plan = Plan::parse(&text, Path::new("/srv/app.toml"), &host);
+        let said = plan.err().map(|error| error.one_line());
+        match refusal {
+            None => assert_eq!(said, None, "{written:?} {variables:?}"),
+            Some(refusal) => {
+                let said = said.expect("refused");
+                assert!(said.contains(&refusal), "{said}");
+                assert!(said.contains("`python = \"PATH\"`"), "{said}");
+            }
+        }
     }
 }
 

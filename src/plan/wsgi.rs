@@ -1,6 +1,6 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
@@ -15,6 +15,9 @@ const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
 /// The variable in which `python -m preforkd` names its interpreter.
 const OF_MODULE: &str = "PREFORKD_PYTHON";
+
+/// Files by which pipx and `uv tool` know the environments that they have made for one program.
+const OF_TOOLS: [&str; 2] = ["pipx_metadata.json", "uv-receipt.toml"];
 
 impl Draft<'_> {
     /// Fills in how to execute the interpreter. Returns whether it is a template. What is probably a mistake is added to `warnings`.
@@ -149,26 +152,19 @@ impl Draft<'_> {
             return Ok((asked?, "that of the key `python`"));
         }
         let of_module = self.host.variable(OF_MODULE).map(PathBuf::from);
-        let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
-        let environments = [
-            (Some(chdir.join(".venv")), "that of .venv in `chdir`"),
-            (Some(chdir.join("venv")), "that of venv in `chdir`"),
-            (environment, "that of VIRTUAL_ENV"),
-            (
-                self.host.own_environment(),
-                "that of the environment in which preforkd is installed",
-            ),
-        ];
-        let environments = environments.into_iter();
-        let found = of_module
-            .map(|python| (python, "the one that runs preforkd as a module"))
-            .into_iter()
-            .chain(environments.filter_map(|(folder, why)| Some((folder?.join("bin/python"), why))))
-            .find(|(file, _)| file.is_absolute() && self.host.is_executable(file))
-            .or_else(|| {
+        let of_module =
+            of_module.filter(|file| file.is_absolute() && self.host.is_executable(file));
+        let found = match of_module {
+            Some(found) => Ok(Some((found, "the one that runs preforkd as a module"))),
+            None => self.of_environment(chdir),
+        };
+        let found = match found {
+            Ok(found) => found.or_else(|| {
                 let first = find_program("python3", chdir, &path, self.host)?;
                 Some((first, "the first python3 in PATH"))
-            });
+            }),
+            Err(message) => return self.lacks(self.wrong(message), (PathBuf::new(), "")),
+        };
         let Some((found, why)) = found else {
             let missing = self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)");
             return self.lacks(missing, (PathBuf::new(), ""));
@@ -176,6 +172,51 @@ impl Draft<'_> {
         let asked = self.host.interpreter(&found, launch);
         let asked = asked.or_else(|message| self.lacks(self.wrong(message), PathBuf::new()));
         Ok((asked?, why))
+    }
+
+    /// The interpreter of the first virtual environment that there is.
+    ///
+    /// # Errors
+    /// It has none any more, or it is the tool's that has installed preforkd. Another interpreter would not have the packages of the project.
+    fn of_environment(&self, chdir: &Path) -> Result<Option<(PathBuf, &'static str)>, String> {
+        let of_project = [
+            (Some(chdir.join(".venv")), "that of .venv in `chdir`"),
+            (Some(chdir.join("venv")), "that of venv in `chdir`"),
+            (
+                self.host.variable("VIRTUAL_ENV").map(PathBuf::from),
+                "that of VIRTUAL_ENV",
+            ),
+        ];
+        let own = self.host.own_environment();
+        let of_preforkd = (
+            own.clone(),
+            "that of the environment in which preforkd is installed",
+        );
+        let all = of_project.into_iter().chain([of_preforkd]);
+        let all = all.filter_map(|(folder, why)| Some((folder?, why)));
+        for (folder, why) in all.filter(|(folder, _)| folder.is_absolute()) {
+            let python = folder.join("bin/python");
+            let shown = folder.display();
+            if !self.host.is_executable(&python) {
+                if self.host.is_file(&folder.join("pyvenv.cfg")) {
+                    return Err(format!(
+                        "there is no Python interpreter in the virtual environment {shown} any more (make it again, python3 -m venv --clear {shown}, \
+                         and install the packages of the project; or write `python = \"PATH\"`)"
+                    ));
+                }
+                continue;
+            }
+            let is_tools = |mark: &&str| self.host.is_file(&folder.join(mark));
+            if own.as_ref() == Some(&folder) && OF_TOOLS.iter().any(|mark| is_tools(mark)) {
+                return Err(format!(
+                    "{} has no virtual environment, and that of preforkd, {shown}, is one that pipx or uv has made for preforkd alone (make one, \
+                     python3 -m venv .venv, and install the packages of the project; or write `python = \"PATH\"`)",
+                    chdir.display()
+                ));
+            }
+            return Ok(Some((python, why)));
+        }
+        Ok(None)
     }
 
     /// Why `python` names no interpreter.
