@@ -184,7 +184,7 @@ fn no_module(
             let folder = py.import("os")?.call_method0("getcwd")?;
             let executable = py.import("sys")?.getattr("executable")?;
             format!(
-                "looked in {folder}, which `chdir` is, and in the packages of {executable}, which is {interpreter}; `chdir` must be the folder of the project, and `python` the interpreter that has its packages"
+                "looked in {folder} and in the packages of {executable}, which is {interpreter}; `chdir` must be the folder of the project, and `python` the interpreter that has its packages"
             )
         }
     };
