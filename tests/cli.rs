@@ -397,7 +397,7 @@ fn the_configuration_is_printed_with_the_origin_of_each_value_and_does_the_same(
         "start_timeout = \"60s\"  # default",
         "[app.w.reload]",
         "soak = \"2s\"  # app.toml:6:1",
-        "check = { command = \"true\" }  # app.toml:7:8",
+        "check = { command = \"true\" }  # app.toml:7:15",
         "# max_age: none  # default",
     ] {
         assert!(

@@ -200,6 +200,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 ],
                 "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen", "notify", "own_folder", "own_listeners"],
+                "tail" => &["inspect"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],

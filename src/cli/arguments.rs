@@ -68,7 +68,8 @@ pub(super) enum Command {
     /// Look at the project in this folder and write an app.toml that serves it.
     Init,
     /// Print the configuration as it counts, with the place that each value comes from.
-    Config {
+    #[command(name = "config")]
+    Effective {
         /// An application with its options, in place of a file.
         #[arg(
             value_name = "APPLICATION",

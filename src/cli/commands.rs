@@ -73,7 +73,7 @@ pub(super) fn perform(
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
         Command::Init
-        | Command::Config { .. }
+        | Command::Effective { .. }
         | Command::Check { .. }
         | Command::Completions { .. } => unreachable!("these commands need no master"),
         Command::WriteLog { .. }

@@ -22,7 +22,7 @@ pub(super) fn perform(command: &Command, config: Option<&Path>) -> Option<Answer
             let folder = ThisHost.absolute(Path::new("."));
             Some(init::run(&folder).map_err(|message| (message, FAILED)))
         }
-        Command::Config { arguments } => Some(subject(arguments).and_then(|subject| {
+        Command::Effective { arguments } => Some(subject(arguments).and_then(|subject| {
             let given = given(&subject).map_err(|failure| (failure.message, USAGE))?;
             let file = &subject.configuration.file;
             let tables = Plan::effective(given, file, &ThisHost);

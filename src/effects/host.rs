@@ -19,6 +19,9 @@ use crate::parts::{self, Part};
 use crate::plan::{Credentials, FileState, Host, Launch, User};
 use crate::schedule::Zone;
 
+/// The most time that an application has to tell what it is: less than the check of a configuration may take as a whole.
+const INSPECTION: Duration = Duration::from_secs(40);
+
 /// The host of this process.
 pub struct ThisHost;
 
@@ -213,7 +216,7 @@ impl Host for ThisHost {
     }
 
     fn inspect(&self, app: &str, launch: &Launch, limit: Duration) -> Result<Inspection, String> {
-        inspect::inspect(app, launch, limit, &mut |_| ())
+        inspect::inspect(app, launch, limit.min(INSPECTION), &mut |_| ())
     }
 
     fn own_environment(&self) -> Option<PathBuf> {

@@ -2,7 +2,6 @@
 //! user of the app may enter, below paths.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use preforkd_worker::settings::Mapping;
 use preforkd_worker::text::clean;
@@ -11,8 +10,6 @@ use super::static_files::check_prefix;
 use super::{App, Draft};
 use crate::config::{Place, Site};
 
-/// The most time that an application has for its answer: less than the check of a configuration may take as a whole.
-const LIMIT: Duration = Duration::from_secs(40);
 /// The most characters of what an application says.
 const MOST: usize = 500;
 
@@ -43,8 +40,7 @@ impl Draft<'_> {
             return Ok(BTreeMap::new());
         }
         let launch = app.launch.for_inspection();
-        let limit = app.policy.start_timeout.min(LIMIT);
-        let asked = self.host.inspect(name, &launch, limit);
+        let asked = self.host.inspect(name, &launch, app.policy.start_timeout);
         let inspection = match asked {
             Ok(inspection) => inspection,
             Err(why) if !app.required => {
