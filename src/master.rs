@@ -47,6 +47,7 @@ mod load;
 mod logs;
 mod messages;
 mod preparation;
+mod preview;
 mod proposal;
 mod refusing;
 mod report;
