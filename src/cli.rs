@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use log::{debug, error, info, warn};
@@ -15,10 +16,12 @@ use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
+use crate::effects::process;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::effects::terminal::Terminal;
 use crate::guard;
+use crate::guard::orphans::Orphans;
 use crate::guard::table::Files;
 use crate::guard::waiting;
 use crate::launcher;
@@ -365,7 +368,8 @@ fn serve(
     // Those that are not known may have ended meanwhile.
     let may_end = |holders: &[Pid]| {
         let mut earlier = earlier.iter().filter(|one| ended.contains(&one.master));
-        earlier.any(|earlier| holders.is_empty() || earlier.had_started(holders))
+        let of_earlier = earlier.any(|earlier| holders.is_empty() || earlier.had_started(holders));
+        of_earlier || holders.iter().any(|pid| process::is_orphan(*pid))
     };
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
@@ -377,11 +381,17 @@ fn serve(
         message: error.to_string(),
         errno: error.errno(),
     })?;
-    for error in missing {
+    let mut patience = Duration::ZERO;
+    for error in &missing {
         let app = plan.app_at(error.address()).unwrap_or_default();
         // The attempt to start its worker says it.
         debug!("app={app} {error}; it is tried again");
+        let time = plan.apps.get(app).map(|app| app.policy.graceful_timeout);
+        patience = patience.max(time.unwrap_or_default());
     }
+    let holders = missing.iter().flat_map(|error| error.holders());
+    let orphans = Orphans::among(holders.copied(), patience);
+    let earlier = (earlier, orphans);
     master::run(configuration, plan, listeners, signals, ready_fd, earlier)
         .map_err(because("cannot continue"))
 }

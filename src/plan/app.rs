@@ -43,6 +43,8 @@ pub struct App {
     pub speech: Speech,
     /// What the front reaches each worker by, if the workers have listeners of their own for that.
     pub own_listener: Option<OwnListener>,
+    /// Whether sites name the app.
+    pub is_reached: bool,
     /// Whether sites name the app and each worker has an address of its own, which front workers are told.
     pub is_told: bool,
     /// What its standard input is.
@@ -177,6 +179,7 @@ impl App {
             own_address: None,
             speech: Speech::default(),
             own_listener: None,
+            is_reached: false,
             is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),

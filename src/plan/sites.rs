@@ -336,6 +336,7 @@ impl Draft<'_> {
             own_address: None,
             speech: front::Speech::default(),
             own_listener: None,
+            is_reached: false,
             is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
