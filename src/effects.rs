@@ -14,6 +14,7 @@ pub mod file_watch;
 pub mod guard;
 pub mod host;
 pub mod init;
+pub mod inspect;
 pub mod installed;
 pub mod interpreter;
 pub mod launch;

@@ -19,6 +19,7 @@ use crate::effects::config_check::Configuration;
 use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
+use crate::guard::orphans::Orphans;
 use crate::guard::waiting;
 use crate::plan::Plan;
 use crate::release::{Name, Release};
@@ -41,12 +42,14 @@ mod ignored;
 mod init;
 mod jobs;
 mod lasting;
+mod later;
 mod leftovers;
 mod limit;
 mod load;
 mod logs;
 mod messages;
 mod preparation;
+mod preview;
 mod proposal;
 mod refusing;
 mod report;
@@ -172,7 +175,7 @@ pub fn run(
     listeners: Listeners,
     signals: Signals,
     ready_fd: Option<ReadyFd>,
-    earlier: Vec<waiting::Earlier>,
+    earlier: (Vec<waiting::Earlier>, Orphans),
 ) -> io::Result<Outcome> {
     let system = System::new(configuration, &plan, listeners, signals, ready_fd, earlier)?;
     let mut master = Master::new(system, plan);
@@ -348,6 +351,7 @@ impl<W: World> Master<W> {
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
             stopped: self.stopped(),
+            later: self.later(),
             schedules: &self.schedules,
             checks: &self.checks,
             plan: self.current.as_ref(),

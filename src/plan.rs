@@ -19,7 +19,9 @@ pub mod certificates;
 mod check;
 mod command;
 pub mod control;
+mod django;
 mod draft;
+pub mod effective;
 mod environment;
 mod files;
 mod host;
@@ -141,6 +143,12 @@ impl Plan {
         let apps = self.apps.iter().map(|(name, app)| (name.as_str(), app));
         let scheduled = self.scheduled.iter();
         apps.chain(scheduled.map(|(name, scheduled)| (name.as_str(), &scheduled.app)))
+    }
+
+    /// The names of all apps, also of those that do not run.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        let stopped = self.stopped.iter().map(String::as_str);
+        self.all_apps().map(|(name, _)| name).chain(stopped)
     }
 
     /// The name of the app that has a listener.

@@ -147,6 +147,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "guard",
             "host",
             "init",
+            "inspect",
             "installed",
             "interpreter",
             "launch",
@@ -174,13 +175,14 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "data_file" | "interpreter" | "loader" | "time_zone" => &["host"],
+                "data_file" | "inspect" | "interpreter" | "loader" | "time_zone" => &["host"],
                 "installed" => &["host", "launch"],
                 "launch" => &[
                     "certificate_keeper",
                     "certificate_watch",
                     "config_check",
                     "guard",
+                    "inspect",
                     "log_files",
                     "probe",
                     "template",
@@ -198,6 +200,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 ],
                 "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen", "notify", "own_folder", "own_listeners"],
+                "tail" => &["inspect"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],

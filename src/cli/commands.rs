@@ -59,6 +59,7 @@ pub(super) fn perform(
             })?;
             Ok(done(metrics::text(&metrics.unwrap_or_default())))
         }
+        Command::Plan => ask("plan").map(done),
         Command::Purge { what } => ask(&about("purge", what)).map(done),
         Command::Reload { apps } => ask(&about("reload", apps)).map(done),
         Command::Start { apps } => ask(&about("start", apps)).map(done),
@@ -71,8 +72,11 @@ pub(super) fn perform(
         }
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
-        Command::Completions { .. }
-        | Command::WriteLog { .. }
+        Command::Init
+        | Command::Effective { .. }
+        | Command::Check { .. }
+        | Command::Completions { .. } => unreachable!("these commands need no master"),
+        Command::WriteLog { .. }
         | Command::Probe(_)
         | Command::Guard
         | Command::CheckConfig { .. }

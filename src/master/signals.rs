@@ -143,7 +143,11 @@ impl<W: World> Master<W> {
                 self.perform_request("control", Request::Stop);
             }
             Some(
-                Command::Reload(_) | Command::Start(_) | Command::Stop(_) | Command::Restart(_),
+                Command::Plan
+                | Command::Reload(_)
+                | Command::Start(_)
+                | Command::Stop(_)
+                | Command::Restart(_),
             ) if self.is_stopping() => {
                 self.turn
                     .world
@@ -153,6 +157,7 @@ impl<W: World> Master<W> {
                 self.choices.request_all(Some(client));
                 self.perform_request("control", Request::Reload);
             }
+            Some(Command::Plan) => self.preview(client),
             Some(Command::Reload(names)) => self.reload_some(client, names),
             Some(Command::Start(names)) => self.start(client, names),
             Some(Command::Stop(names)) => self.stop_some(client, names, false),

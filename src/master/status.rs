@@ -7,6 +7,7 @@ use super::world::World;
 use super::{Master, Outcome, stop_order};
 use crate::plan::App;
 use crate::release::{Release, State};
+use crate::supervisor::Counts;
 
 /// The time for what goes on before a configuration is there.
 const UNKNOWN: Duration = Duration::from_secs(60);
@@ -49,6 +50,7 @@ impl<W: World> Master<W> {
         let apps = apps.map(|(name, app)| {
             let supervisor = &app.supervisor;
             let health = match report::Health::of(supervisor) {
+                _ if app.waits.as_ref().is_some_and(|waits| waits.whole) => Health::FailedBeside,
                 _ if app.waits.is_some() => Health::Waits,
                 Health::Well if self.checks.fails(&self.workers.children, name) => {
                     Health::CheckFails
@@ -58,6 +60,15 @@ impl<W: World> Master<W> {
             };
             (&**name, supervisor.counts(), health)
         });
+        let later = self.later();
+        let later = later.iter().map(|app| {
+            let counts = Counts {
+                wanted: app.wanted,
+                ..Counts::default()
+            };
+            (&*app.name, counts, Health::Later)
+        });
+        let apps = apps.chain(later);
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
         let gone = stopped.filter(|name| {
             let app = self.workers.apps.get(name.as_str());

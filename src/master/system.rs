@@ -44,6 +44,7 @@ use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
 use crate::effects::updates::Updates;
+use crate::guard::orphans::Orphans;
 use crate::guard::table::Files;
 use crate::guard::waiting::Earlier;
 use crate::launcher::progress::{Launching, Progress};
@@ -136,7 +137,7 @@ impl System {
         listeners: Listeners,
         mut signals: Signals,
         ready_fd: Option<ReadyFd>,
-        earlier: Vec<Earlier>,
+        (earlier, orphans): (Vec<Earlier>, Orphans),
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -188,7 +189,7 @@ impl System {
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
-            guarded: Guarded::new(&files, earlier),
+            guarded: Guarded::new(&files, earlier, orphans),
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;

@@ -59,7 +59,10 @@ impl<W: World> Master<W> {
             self.leftovers.end(*rest, end);
         }
         let failed_beside = match end {
-            Event::Exited(_) if !waits => self.failed_beside(&child.app),
+            // A program that cannot be executed fails without the others as well.
+            Event::Exited(_) if !waits && child.not_executed.is_none() => {
+                self.failed_beside(&child.app)
+            }
             _ => None,
         };
         let actions = match waits {
@@ -70,7 +73,7 @@ impl<W: World> Master<W> {
                 self.workers.handle(&child.app, leaves, now)
             }
             false => {
-                let left = failed_beside.map(|_| Event::EarlierLeft(true));
+                let left = failed_beside.as_ref().map(|_| Event::EarlierLeft(true));
                 let events = left.into_iter().chain([end]).collect();
                 self.workers.handle(&child.app, events, now)
             }

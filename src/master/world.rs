@@ -158,21 +158,36 @@ pub enum Left<'a> {
 }
 
 /// An earlier master, which was killed or has crashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Killed {
-    /// Its process.
-    pub master: Pid,
-    /// Its guard, which ends what is left.
-    pub guard: Pid,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Killed {
+    /// Its guard ends what is left.
+    Guarded {
+        /// Its process.
+        master: Pid,
+        /// Its guard.
+        guard: Pid,
+    },
+    /// Its guard was killed too.
+    Alone {
+        /// One of its workers.
+        worker: Pid,
+        /// The name of that.
+        name: String,
+    },
 }
 
 impl std::fmt::Display for Killed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { master, guard } = self;
-        write!(
-            f,
-            "what the preforkd with pid {master}, which was killed or has crashed, has left (pid {guard} ends it within its graceful_timeout)"
-        )
+        match self {
+            Self::Guarded { master, guard } => write!(
+                f,
+                "what the preforkd with pid {master}, which was killed or has crashed, has left (pid {guard} ends it within its graceful_timeout)"
+            ),
+            Self::Alone { worker, name } => write!(
+                f,
+                "{name} (pid {worker}), which has its address, a worker of a preforkd that was killed together with its guard (it ends when its requests are answered; `kill -9 {worker}` ends it now)"
+            ),
+        }
     }
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 use preforkd_worker::acme::Seen;
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
+use preforkd_worker::inspection::{Django, Inspection, StaticFiles};
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
@@ -159,6 +160,12 @@ impl Host for Invented {
     fn interpreter(&self, path: &Path, _: &Launch) -> Result<PathBuf, String> {
         Ok(path.to_owned())
     }
+    fn inspect(&self, _: &str, launch: &Launch, _: Duration) -> Result<Inspection, String> {
+        let settings = &launch.env[env::WSGI];
+        let settings = Settings::parse(settings).map_err(|error| error.to_string())?;
+        assert_eq!(launch.env[env::KIND], Kind::Inspection.name());
+        invented_site(&settings.application)
+    }
     fn own_environment(&self) -> Option<PathBuf> {
         self.environment.map(PathBuf::from)
     }
@@ -192,6 +199,36 @@ impl Host for Invented {
     fn self_signed(&self, _: &Path, hosts: &[String]) -> Result<String, String> {
         Ok(format!("self-signed for {}", hosts.join(" ")))
     }
+}
+
+/// What an application says, by its name.
+fn invented_site(application: &str) -> Result<Inspection, String> {
+    let folder = match application {
+        "broken:app" => return Err("there is no module broken".into()),
+        "strange:app" => Some("/nowhere"),
+        "closed:app" => Some("/srv/other"),
+        "plain:app" => None,
+        _ => Some("/srv/static"),
+    };
+    let folders = folder.map(|folder| ("/static/".to_owned(), vec![folder.into()]));
+    let missing = (application == "empty:app").then(|| "STATIC_ROOT is\n not set".to_owned());
+    let static_files = StaticFiles {
+        folders: folders.into_iter().filter(|_| missing.is_none()).collect(),
+        by_finders: false,
+        missing,
+    };
+    let site = Django {
+        version: "5.2".into(),
+        debug: false,
+        has_logging: true,
+        static_path: Some("/static/".into()),
+        serves_static: false,
+        static_files,
+    };
+    Ok(Inspection {
+        python: "3.12.1".into(),
+        django: folder.map(|_| site),
+    })
 }
 
 fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
@@ -335,6 +372,7 @@ fn static_files_are_mapped() {
     let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
     let simple = |path: &str, index: Option<&str>, fallthrough| Mapping {
         path: path.into(),
+        behind: vec![],
         max_age: None,
         immutable: false,
         headers: BTreeMap::new(),

@@ -1,7 +1,8 @@
 //! The contract between the master and its workers, as types that both sides use (preforkd-worker(7) describes it).
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
-//! worker, [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
+//! worker, [`inspection`] what is told of one that was only loaded,
+//! [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
 //! worker to the master, and [`scoreboard`] the layout of the shared memory, behind which the front has its [`counters`] and [`gauges`], and counts
 //! [`connections`] and [`running`] requests. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
@@ -20,6 +21,7 @@ pub mod counters;
 pub mod env;
 pub mod front;
 pub mod gauges;
+pub mod inspection;
 pub mod lane;
 pub mod layers;
 pub mod logger;

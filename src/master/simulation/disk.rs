@@ -210,6 +210,7 @@ fn app(name: &str, written: &Written) -> App {
         owner: None,
         backlog: 1,
     });
+    app.is_reached = true;
     app.is_told = name != UNTOLD;
     app.required = written.required;
     let is_missing = written.missing && !written.required;

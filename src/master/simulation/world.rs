@@ -508,7 +508,7 @@ impl World for Kernel {
             }
             Left::CommandOf(_) => false,
         };
-        is_left.then_some(Killed {
+        is_left.then_some(Killed::Guarded {
             master: EARLIER,
             guard: Pid::from_raw(3),
         })
