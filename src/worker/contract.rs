@@ -11,7 +11,7 @@ use crate::version;
 ///
 /// Other programs can ignore it, unless they keep a record in the scoreboard: listeners and notify messages are those of
 /// systemd.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Compares the master's version of the contract with that of this worker. `file` is the extension or the program of the worker.
 ///
