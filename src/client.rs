@@ -14,7 +14,6 @@ use serde_json::Value;
 use crate::sys;
 
 pub mod find;
-pub mod metrics;
 
 /// The time to wait for an answer that a master gives at once, unless it is suspended or the host is overloaded.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -202,7 +202,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "socket_file" => &["control", "listen", "notify", "own_folder", "own_listeners"],
                 "tail" => &["inspect"],
                 "signals" => &["terminal"],
-                "spawn" => &["launch"],
+                "spawn" => &["launch", "metrics"],
                 _ => &[],
             };
             let allowed = users.contains(&name.as_str());

@@ -50,6 +50,10 @@ tables! {
         pid_file: PathBuf = (none "none"), Reload;
         /// The folder for what outlasts a restart: certificates that were issued, and the accounts for that.
         state: PathBuf = (none "$STATE_DIRECTORY, else /var/lib/preforkd"), Reload;
+        /// Where a process of its own answers /metrics, in the text format of Prometheus, /healthz and /readyz.
+        metrics: Vec<Spanned<Entry>> = [], Reload;
+        /// How long all apps go on serving after the order to stop, while /readyz says 503.
+        lame_duck: Time = (none "none"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.

@@ -182,10 +182,11 @@ impl Proposal {
         let mut names = scope.names();
         names.extend(found.tasks_before(&names));
         let plan = current.clone().with_apps_of(found, &names);
-        let plan = plan.map_err(|(address, name)| {
-            format!(
+        let plan = plan.map_err(|(address, name)| match name.is_empty() {
+            true => format!("/metrics is answered at {address} (reload without naming apps)"),
+            false => format!(
                 "{address} is a listener of {name}, which keeps running as it is (reload {name} too)"
-            )
+            ),
         })?;
         let of_others = |name: &&String| !names.contains(*name);
         Ok(Self {
@@ -240,6 +241,8 @@ mod tests {
             pid_file: None,
             control: None,
             usual_control: Vec::new(),
+            metrics: None,
+            lame_duck: None,
             listeners: listeners.collect(),
             apps,
             stopped: BTreeSet::new(),

@@ -4,7 +4,7 @@
 //! worker, [`inspection`] what is told of one that was only loaded,
 //! [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
 //! worker to the master, and [`scoreboard`] the layout of the shared memory, behind which the front has its [`counters`] and [`gauges`], and counts
-//! [`connections`] and [`running`] requests. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! [`connections`] and [`running`] requests. [`census`] is what the master notes for the process that answers `/metrics`, and [`metrics`] what that makes of all. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`version`] is the record by which the files of one release are known.
@@ -15,6 +15,7 @@
 
 pub mod access_format;
 pub mod acme;
+pub mod census;
 pub mod connections;
 pub mod contract;
 pub mod counters;
@@ -26,6 +27,7 @@ pub mod lane;
 pub mod layers;
 pub mod logger;
 pub mod messages;
+pub mod metrics;
 pub mod notify;
 pub mod passed;
 pub mod proxy;

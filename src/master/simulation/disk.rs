@@ -150,6 +150,8 @@ impl Disk {
             pid_file: None,
             control: None,
             usual_control: Vec::new(),
+            metrics: None,
+            lame_duck: None,
             listeners: addresses.map(listener).collect(),
             apps,
             stopped: BTreeSet::new(),
