@@ -202,7 +202,10 @@ fn the_log_has_the_words_by_which_a_symptom_is_found() {
         for symptom in quoted(row[0]).filter(|symptom| !others.contains(symptom)) {
             // A word in capitals stands for a value.
             let is_value = |word: &str| {
-                word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == ')')
+                word.len() > 1
+                    && word
+                        .chars()
+                        .all(|c| c.is_ascii_uppercase() || "),".contains(c))
             };
             let words: Vec<&str> = symptom.split(' ').collect();
             for piece in words.split(|word| is_value(word)) {
