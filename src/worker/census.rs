@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn any_words_decode_to_possible_values() {
         let app = App::decode(&[u64::MAX; APP_WORDS]);
-        assert_eq!(app.unused, RECORDS.into());
+        assert_eq!(app.unused, u64::from(RECORDS));
         assert_eq!(Worker::decode(&[u64::MAX; 4]), None);
         assert_eq!(Worker::decode(&[7, 9, 0, 0]), None);
         assert_eq!(Head::decode(&[u64::MAX; 2]).phase, Phase::Starting);
