@@ -108,7 +108,7 @@ fn each_link_leads_to_a_file_and_each_anchor_to_a_heading() {
                 let headings = text.lines().filter(|line| line.starts_with('#'));
                 let mut anchors = headings.map(|line| {
                     let name = line.trim_start_matches('#').trim().to_lowercase();
-                    name.replace(|c: char| c == ' ', "-")
+                    name.replace(' ', "-")
                 });
                 assert!(
                     anchors.any(|known| known == anchor),
