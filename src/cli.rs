@@ -34,6 +34,7 @@ use preforkd_worker::title::{self, Room};
 
 mod arguments;
 mod commands;
+mod events;
 mod options;
 mod subject;
 mod target;
@@ -245,6 +246,9 @@ impl Failure {
 
 /// Prints a result, and returns the exit status. A reader that wants no more of it, such as head(1), is no failure.
 fn print(text: &str, status: u8) -> ExitCode {
+    if text.is_empty() {
+        return status.into();
+    }
     let mut output = std::io::stdout().lock();
     let printed = writeln!(output, "{text}").and_then(|()| output.flush());
     match printed {

@@ -18,12 +18,23 @@ use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
 use super::world::{ClientId, World};
+use crate::logging::recent;
 use crate::plan;
 use crate::release::Name;
 use crate::supervisor::{Counts, Readiness, Replace};
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+/// The answer with the events after that of this number.
+pub(super) fn events(number: u64) -> String {
+    let events = recent::after(number);
+    // It is made of texts and numbers.
+    let lines = events
+        .iter()
+        .flat_map(|event| serde_json::to_string(event).ok());
+    lines.fold("ok\n".to_owned(), |text, line| text + &line + "\n")
+}
 
 /// The maximum number of workers of an app.
 const MAX_WORKERS: i32 = 10_000;
@@ -35,6 +46,10 @@ pub(super) enum Command {
     Status,
     /// Show what the front has counted.
     Metrics,
+    /// Show what has happened.
+    Events,
+    /// Show what happens after that, as soon as something does.
+    Follow(u64),
     /// Forget stored responses: all, or of these sites and URLs.
     Purge(Vec<String>),
     /// Reload, as with HUP; only some apps if they are named.
@@ -61,6 +76,8 @@ impl Command {
         Some(match words[..] {
             ["status"] => Self::Status,
             ["metrics"] => Self::Metrics,
+            ["events"] => Self::Events,
+            ["follow", last] => Self::Follow(last.parse().ok()?),
             ["purge", ref what @ ..] => {
                 Self::Purge(what.iter().map(|word| (*word).to_owned()).collect())
             }
@@ -104,6 +121,8 @@ pub(super) struct Control {
     /// Waiting until an app has the wanted number of workers.
     scaled: Vec<(ClientId, Name)>,
     stop: Vec<ClientId>,
+    /// Waiting for what happens after the event of this number.
+    followers: Vec<(ClientId, u64)>,
     status: Option<Gathering>,
 }
 
@@ -169,6 +188,19 @@ impl Control {
         status.clients.push(client);
     }
 
+    /// A client waits for what happens after the event of this number.
+    pub(super) fn wait_for_event(&mut self, client: ClientId, last: u64) {
+        self.followers.push((client, last));
+    }
+
+    /// Answers those that wait for something to happen, if it has. Those that have left meanwhile are forgotten then.
+    pub(super) fn answer_followers<W: World>(&mut self, turn: &mut Turn<W>) {
+        let known = recent::last();
+        for (client, last) in self.followers.extract_if(.., |(_, last)| *last != known) {
+            turn.world.answer(client, &events(last));
+        }
+    }
+
     /// A client waits for the end.
     pub(super) fn wait_for_stop(&mut self, client: ClientId) {
         self.stop.push(client);
@@ -201,6 +233,7 @@ impl Control {
 
     /// Everything has ended.
     pub(super) fn stop_ends<W: World>(&mut self, turn: &mut Turn<W>) {
+        self.answer_followers(turn);
         for client in self.stop.drain(..) {
             turn.world.answer(client, "ok\n");
         }

@@ -133,6 +133,8 @@ impl<W: World> Master<W> {
                 let answer = format!("ok\n{metrics}\n");
                 self.turn.world.answer(client, &answer);
             }
+            Some(Command::Events) => self.turn.world.answer(client, &control::events(0)),
+            Some(Command::Follow(last)) => self.control.wait_for_event(client, last),
             Some(Command::Purge(what)) => {
                 let plan = self.current.as_ref();
                 let answer = match sites::purge(&self.turn, plan, &what) {
