@@ -362,6 +362,8 @@ impl<W: World> Master<W> {
             stopped: self.stopped(),
             schedules: &self.schedules,
             checks: &self.checks,
+            census: &self.census,
+            is_ready: self.is_ready(),
             plan: self.current.as_ref(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);

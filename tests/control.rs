@@ -140,6 +140,20 @@ fn status_shows_every_worker_as_a_table_and_as_json() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["apps"][0]["workers"][0]["pid"], first.pid.as_raw());
     assert_eq!(json["apps"][0]["wanted"], 2);
+    assert_eq!(
+        (&json["is_ready"], &json["phase"]),
+        (&true.into(), &"ready".into())
+    );
+    assert_eq!(json["apps"][0]["generation"], 1);
+    assert_eq!(json["apps"][0]["queue"], 0);
+    assert_eq!(json["apps"][0]["ends"]["killed"], 0);
+    assert!(json["apps"][0]["workers"][0]["cpu"].is_number(), "{json}");
+    kill(first.pid, Signal::SIGKILL).expect("it runs");
+    run.event("started");
+    run.event("started");
+    let (_, json, _) = command(&run, &["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["apps"][0]["ends"]["killed"], 1);
     run.stop();
 }
 

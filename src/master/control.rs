@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+use preforkd_worker::metrics::{self, Cause};
 use serde_json::{Value, json};
 
+use super::census::{self, Census};
 use super::checks::Checks;
 use super::report;
 use super::schedules::Schedules;
@@ -109,6 +111,9 @@ pub(super) struct Whole<'a> {
     pub(super) stopped: BTreeMap<String, StoppedBy>,
     pub(super) schedules: &'a Schedules,
     pub(super) checks: &'a Checks,
+    pub(super) census: &'a Census,
+    /// Whether requests should be sent here, as /readyz says.
+    pub(super) is_ready: bool,
     /// The plan that runs.
     pub(super) plan: Option<&'a plan::Plan>,
 }
@@ -341,6 +346,8 @@ struct AppState {
     /// Why its latest worker was not started.
     not_started: Option<String>,
     stopped: Option<StoppedBy>,
+    /// What its workers have counted, also those that have ended.
+    counted: metrics::App,
 }
 
 fn status_json<W: World>(
@@ -362,6 +369,7 @@ fn status_json<W: World>(
             waits_for: app.waits.as_ref().map(|waits| waits.killed.to_string()),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
+            counted: census::app(turn, workers, name, whole.census.past(name)),
         };
         app_json(turn, workers, name, &state, memory)
     });
@@ -384,6 +392,7 @@ fn status_json<W: World>(
         "pid": std::process::id(),
         "generation": whole.generation,
         "phase": whole.phase,
+        "is_ready": whole.is_ready,
         "refused": whole.refused,
         "apps": apps.chain(stopped).collect::<Vec<_>>(),
         "sites": whole.plan.map(|plan| sites::summary(turn, workers, plan)).unwrap_or_default(),
@@ -402,7 +411,11 @@ fn app_json<W: World>(
     children.sort_by_key(|(_, child)| (child.generation, child.slot));
     let children = children.into_iter();
     let children = children.map(|(pid, child)| worker_json(turn, pid, child, memory.get(&pid)));
-    let counts = state.counts;
+    let (counts, counted) = (state.counts, &state.counted);
+    // By the class of their status; 0 if they were broken off before their heads.
+    let responses = counted.sums.responses;
+    let ends = Cause::ALL.iter().zip(counted.sums.ends);
+    let ends: BTreeMap<_, _> = ends.map(|(cause, number)| (cause.name(), number)).collect();
     let stopped = state.stopped.map(|by| match by {
         StoppedBy::Command => "by command",
         StoppedBy::Configuration => "by configuration",
@@ -410,6 +423,14 @@ fn app_json<W: World>(
     });
     json!({
         "name": &**name,
+        "generation": counted.generation,
+        "running": counted.running,
+        "connections": counted.connections,
+        "queue": counted.queue,
+        "requests": responses.iter().sum::<u64>(),
+        "errors": responses[0] + responses[5],
+        "bytes": counted.sums.bytes,
+        "ends": ends,
         "wanted": counts.wanted,
         "ready": counts.ready,
         "starting": counts.starting,
@@ -462,6 +483,8 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "errors": seen.as_ref().map(|seen| seen.errors),
         "bytes": seen.as_ref().map(|seen| seen.bytes_out),
         "connections": seen.as_ref().map(|seen| seen.connections),
+        "running": seen.as_ref().map(|seen| seen.threads_busy),
+        "cpu": turn.world.cpu(pid).map(|used| used as f64 / 1e6),
         "busy": busy.map(|busy| busy.as_secs_f64()),
         "request": busy.and(seen.as_ref().map(|seen| seen.line.clone())),
     })
