@@ -363,7 +363,7 @@ impl<W: World> Master<W> {
             schedules: &self.schedules,
             checks: &self.checks,
             census: &self.census,
-            is_ready: self.is_ready(),
+            is_ready: self.takes_requests(),
             plan: self.current.as_ref(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);

@@ -150,13 +150,13 @@ impl<W: World> Master<W> {
                 .apps
                 .push(census::app(&self.turn, &self.workers, name, past));
         }
-        metrics.is_ready = self.is_ready();
+        metrics.is_ready = self.takes_requests();
         metrics.front = self.front_metrics();
         metrics
     }
 
     /// Whether requests should be sent here, as /readyz says.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(super) fn takes_requests(&self) -> bool {
         let children = &self.workers.children;
         let mut apps = self.workers.configured();
         let goes_on = matches!(self.phase(), "ready" | "reloading");

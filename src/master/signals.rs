@@ -231,6 +231,8 @@ impl<W: World> Master<W> {
             "{from}: stopping in {shown} (lame_duck); until then all apps go on serving (send it again to stop at once)"
         );
         self.stops_at = Some(self.turn.now + time);
+        // Nobody hears of the stop before /readyz says so.
+        self.write_census();
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.workers.changed = true;
@@ -257,6 +259,7 @@ impl<W: World> Master<W> {
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
+        self.write_census();
         self.schedules.stop(&mut self.turn);
         self.certificates.stop();
         self.keeper.stop();
