@@ -373,9 +373,9 @@ fn a_program_whose_workers_share_an_address_is_not_waited_for_either() {
         serves(&run, name);
         // What comes meanwhile waits for the next worker.
         std::thread::scope(|scope| {
-            let restarts = scope.spawn(|| order(&["restart", name]));
+            let restart = scope.spawn(|| order(&["restart", name]));
             (0..20).for_each(|_| serves(&run, name));
-            restarts.join().expect("it is restarted");
+            restart.join().expect("it is restarted");
         });
         order(&["stop", name]);
         refused(&run, name);

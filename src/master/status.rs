@@ -21,13 +21,14 @@ impl<W: World> Master<W> {
             .candidate()
             .map(|candidate| &candidate.plan);
         let plans = self.current.iter().chain(candidate);
-        match phase(&self.release) {
+        match self.phase() {
             "ready" => self.init.settled(),
             "stopping" => {
                 let runs = self.schedules.time_to_stop();
                 let chains =
                     plans.filter_map(|plan| stop_order::longest(&plan.apps, App::time_to_stop));
-                let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
+                let before = self.lame_duck().unwrap_or_default();
+                let longest = || before + chains.chain(runs).max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);
             }
@@ -84,9 +85,17 @@ impl<W: World> Master<W> {
         self.init.update(status)
     }
 
+    /// The phase of the master, in one word for the status.
+    pub(super) fn phase(&self) -> &'static str {
+        match self.stops_at {
+            Some(_) => "stopping",
+            None => phase(&self.release),
+        }
+    }
+
     pub(super) fn status_line(&self) -> String {
         let status = &self.init.status;
-        let running = match (self.release.current(), self.is_stopping()) {
+        let running = match (self.release.current(), self.is_ending()) {
             (_, true) if self.outcome != Outcome::Stopped => {
                 return self.refused.clone().unwrap_or_default();
             }
@@ -101,8 +110,8 @@ impl<W: World> Master<W> {
     }
 }
 
-/// The phase of the master, in one word for the status.
-pub(super) fn phase(release: &Release) -> &'static str {
+/// The phase of the release.
+fn phase(release: &Release) -> &'static str {
     match (release.state(), release.current()) {
         (State::Stopped, _) => "stopping",
         (_, None) => "starting",

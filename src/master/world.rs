@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::metrics::orders::Orders;
 use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
@@ -515,6 +516,26 @@ pub trait World {
     /// # Errors
     /// The memory cannot be written.
     fn succeed(&mut self, app: &Name, record: u32) -> io::Result<()>;
+
+    /// Makes these changes in the census, at places in bytes. It is to have this size.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    fn write_census(&mut self, size: u64, changes: &[(u64, Vec<u64>)]) -> io::Result<()>;
+
+    /// Starts the job that answers `/metrics`, with the listeners of this generation.
+    ///
+    /// # Errors
+    /// The system refuses, or an app has no scoreboard.
+    fn start_metrics(
+        &mut self,
+        wanted: &plan::Metrics,
+        orders: &Orders,
+        generation: Generation,
+    ) -> io::Result<Pid>;
+
+    /// The processor time of a process that was not reaped, in microseconds.
+    fn cpu(&self, pid: Pid) -> Option<u64>;
 
     // Listeners.
 

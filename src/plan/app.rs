@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use preforkd_worker::contract::Kind;
+use preforkd_worker::env;
 use preforkd_worker::front::{Outline, Speech};
 use serde::{Deserialize, Serialize};
 
@@ -274,6 +276,16 @@ pub struct Launch {
     pub umask: Option<u32>,
     /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable.
     pub settings: Option<Secret>,
+}
+
+impl Launch {
+    /// The process that loads the application of a Python worker, tells of it and ends.
+    pub fn for_inspection(&self) -> Self {
+        let mut launch = self.clone();
+        let kind = Kind::Inspection.name().to_owned();
+        launch.env.insert(env::KIND.into(), kind);
+        launch
+    }
 }
 
 /// A text that is shown nowhere.

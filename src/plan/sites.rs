@@ -133,7 +133,7 @@ pub(super) fn front(
             name: name.get_ref().clone(),
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
-            routes: draft.routes(site, &launch, &mut warnings)?,
+            routes: draft.routes(site, &launch, &plan.apps, &mut warnings)?,
             layers: draft.layers_of_site(site, tls.is_some(), &launch)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));

@@ -1,8 +1,11 @@
 """php-fpm in the foreground. It takes over the listener by FPM_SOCKETS, and knows sd_notify(3)."""
+import base64
 import hashlib
 import http.client
+import http.server
 import json
 import os
+import threading
 import unittest
 
 import fastcgi
@@ -137,6 +140,19 @@ class PhpSite(Behind):
     site = 'app = "demo"\nstatic = { "/" = "www" }'
 
 
+class Voucher(http.server.BaseHTTPRequestHandler):
+    """Answers whether a request may pass, and whose it is."""
+
+    def do_GET(self):
+        self.send_response(204 if "X-Key" in self.headers else 403)
+        self.send_header("Remote-User", "bob")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
 class PhpPool(Behind):
     """A site in front of a pool that listens at a socket of its own."""
 
@@ -146,7 +162,7 @@ class PhpPool(Behind):
 class BehindSite(PhpCase):
     """php-fpm behind a site: what PHP is told, what clients get, and what the log says."""
 
-    def launch_site(self):
+    def launch_site(self, kind=PhpSite):
         (self.folder / "www" / "upload").mkdir(parents=True)
         (self.folder / "www" / "index.php").write_text(PROBE)
         (self.folder / "www" / "version.php").write_text(SCRIPT)
@@ -155,7 +171,7 @@ class BehindSite(PhpCase):
         # A name for the socket that the front connects to. No file has it, so that php-fpm removes none when it ends.
         name = f"{self.folder}/pool.sock"
         env = {"FPM_SOCKETS": f"{name}=3"}
-        return self.launch_it(None, name, kind=PhpSite, protocol="fastcgi", root="www", env=env)
+        return self.launch_it(None, name, kind=kind, protocol="fastcgi", root="www", env=env)
 
     def ask(self, server, target, method="GET", body=None, **fields):
         """An answer, on a connection of its own: status, fields and body."""
@@ -181,6 +197,42 @@ class BehindSite(PhpCase):
             self.assertEqual(told.get(name), value, name)
         for name in ("HTTPS", "HTTP_PROXY", "HTTP_X_FORWARDED_FOR", "HTTP_X_DOT", "HTTP_X.DOT", "PHP_VALUE", "CONTENT_LENGTH"):
             self.assertFalse(told.get(name), name)
+        self.finish(server)
+
+    def test_php_is_told_the_user_whose_password_was_right_or_whom_the_answer_names(self):
+        # The hash is that of "secret".
+        (self.folder / "htpasswd").write_text("ann:$2y$05$K0CIV0rx3gWfJoyPEb314uwOg/FKIeC/lHBrfaHiKRAA59MsFQN82\n")
+        voucher = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Voucher)
+        self.addCleanup(voucher.server_close)
+        threading.Thread(target=voucher.serve_forever, daemon=True).start()
+        self.addCleanup(voucher.shutdown)
+        asked = f'{{ to = "http://127.0.0.1:{voucher.server_port}", path = "/vouch" }}'
+        site = f"""basic_auth = "htpasswd"
+routes = [
+    {{ path = "/", app = "demo" }},
+    {{ path = "/open", app = "demo", basic_auth = false }},
+    {{ path = "/asked", app = "demo", basic_auth = false, forward_auth = {asked} }},
+]"""
+        server = self.launch_site(type("PhpWithUsers", (Behind,), {"site": site}))
+        lies = {"Remote-User": "root", "Auth-Type": "Basic"}
+
+        def told(target, **fields):
+            status, _, body = self.ask(server, target + "?do=variables", **lies, **fields)
+            self.assertEqual(status, 200, body)
+            variables = json.loads(body)
+            return {name: variables.get(name) for name in ("REMOTE_USER", "AUTH_TYPE", "PHP_AUTH_USER")}
+
+        def basic(password):
+            return "Basic " + base64.b64encode(f"ann:{password}".encode()).decode()
+
+        self.assertEqual(self.ask(server, "/?do=variables")[0], 401)
+        self.assertEqual(self.ask(server, "/?do=variables", Authorization=basic("wrong"))[0], 401)
+        shown = {"REMOTE_USER": "ann", "AUTH_TYPE": "Basic", "PHP_AUTH_USER": "ann"}
+        self.assertEqual(told("/index.php", Authorization=basic("secret")), shown)
+        nobody = dict.fromkeys(shown)
+        self.assertEqual(told("/open"), nobody)
+        self.assertEqual(self.ask(server, "/asked?do=variables", **lies)[0], 403)
+        self.assertEqual(told("/asked", **{"X-Key": "yes"}), {**nobody, "REMOTE_USER": "bob"})
         self.finish(server)
 
     def test_only_scripts_that_are_there_are_run_and_none_is_shown(self):
