@@ -740,7 +740,7 @@ fn a_process_that_was_handed_to_others_is_left_alone() {
 #[test]
 fn a_port_that_an_orphan_holds_is_waited_for_and_then_said_to_be_its_app_s() {
     let config = format!(
-        "[app.web]\ncommand = ['{}']\nlisten = '{}'\ngraceful_timeout = '300ms'\n",
+        "[app.web]\ncommand = ['{}']\nlisten = '{}'\ngraceful_timeout = '3s'\n",
         worker(),
         free_address()
     );
@@ -808,7 +808,7 @@ fn the_next_master_waits_for_what_has_lost_master_and_guard_and_has_an_address()
 #[test]
 fn a_listener_that_only_a_stranger_has_is_kept_for_the_next_master_for_a_while() {
     let at = free_address();
-    let leaves = "(setsid env -i sh -c \"echo $$$$ > orphan; exec sleep 1000\" &); until test -s orphan; do :; done";
+    let leaves = "(setsid env -i sh -c 'echo $$$$ > orphan; exec sleep 1000' &); until test -s orphan; do :; done";
     let config = format!(
         "[app.web]\ngraceful_timeout = '20s'\nlisten = '{at}'\ncommand = ['/bin/sh', '-c', '''{leaves}; exec {}''']\n",
         worker()
