@@ -8,6 +8,9 @@ use serde_json::Value;
 use super::plain;
 use crate::client;
 
+/// Why nothing more is to come.
+const ENDED: &str = "the master has ended, or does not answer any more (see its log)";
+
 /// How the events are shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Form {
@@ -28,7 +31,12 @@ pub(super) fn show(
 ) -> Result<(), String> {
     let mut request = "events".to_owned();
     loop {
-        let answer = client::ask(connect()?, &request)?;
+        let goes_on = request.starts_with("follow ");
+        let asked = connect().and_then(|stream| client::ask(stream, &request));
+        let answer = match asked {
+            Err(_) if goes_on => return Err(ENDED.to_owned()),
+            asked => asked?,
+        };
         let mut text = String::new();
         let mut last = 0;
         for line in answer.lines() {
@@ -114,7 +122,7 @@ mod tests {
             follow: true,
         };
         let (result, text) = answered(form, &[ONE, ONE]);
-        assert_eq!(result, Err("no master".into()));
+        assert_eq!(result, Err(ENDED.into()));
         assert_eq!(text, "T WARN  a b\nT WARN  a b\nevents\nfollow 7\n");
     }
 }
