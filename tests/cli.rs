@@ -3,6 +3,7 @@
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use common::{app, preforkd};
 
@@ -11,7 +12,14 @@ fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 fn output_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = preforkd();
+    output_of(preforkd(), folder, arguments)
+}
+
+fn output_of(
+    mut command: Command,
+    folder: &Path,
+    arguments: &[&str],
+) -> (Option<i32>, String, String) {
     command.args(arguments).current_dir(folder);
     for variable in ["PWD", "PORT", "WEB_CONCURRENCY"] {
         command.env_remove(variable);
@@ -162,7 +170,7 @@ fn installed(front: &str, extension: &str) -> tempfile::TempDir {
 fn the_version_is_that_of_all_parts_and_another_release_is_refused() {
     let own = env!("CARGO_PKG_VERSION");
     let run = |dir: &tempfile::TempDir, arguments: &[&str]| {
-        let mut command = std::process::Command::new(dir.path().join("preforkd"));
+        let mut command = Command::new(dir.path().join("preforkd"));
         let output = command.args(arguments).current_dir(dir.path()).output();
         let output = output.expect("it runs");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
@@ -424,7 +432,10 @@ fn the_configuration_is_printed_with_the_origin_of_each_value_and_does_the_same(
 fn the_origin_of_a_value_may_be_an_option() {
     let words = ["config", "m:app", "-w", "4", "-e", "A=1"];
     let folder = tempfile::tempdir().expect("a folder");
-    let (status, printed, stderr) = output_in(folder.path(), &words);
+    let own = env!("CARGO_PKG_VERSION");
+    let parts = installed(own, own);
+    let command = Command::new(parts.path().join("preforkd"));
+    let (status, printed, stderr) = output_of(command, folder.path(), &words);
     assert_eq!(status, Some(0), "{stderr}");
     for line in [
         "wsgi = \"m:app\"  # m:app",
@@ -497,6 +508,8 @@ fn colours_and_widths_are_those_that_the_environment_asks_for() {
 fn a_reader_that_wants_no_more_is_no_failure() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("app.toml"), app("")).expect("room");
+    let own = env!("CARGO_PKG_VERSION");
+    let parts = installed(own, own);
     for words in [
         &["--help"][..],
         &["--version"],
@@ -505,7 +518,7 @@ fn a_reader_that_wants_no_more_is_no_failure() {
         &["-t"],
         &["--print-config", "m:app"],
     ] {
-        let mut command = preforkd();
+        let mut command = Command::new(parts.path().join("preforkd"));
         let command = command.args(words).current_dir(folder.path());
         let (reader, writer) = std::io::pipe().expect("a pipe");
         drop(reader);
