@@ -3,8 +3,10 @@
 //! What a response says (`terms`, by its `directives`) decides, never its name: a response without a time of its own is not stored. What could
 //! give one user the response of another is not stored either: responses that set a cookie, and those to requests with credentials, a certificate,
 //! or a user that a layer has found. A response is stored as it came from the upstream and read anew for each client, so the layers see it as if the
-//! application had answered. The responses of a front worker are its own (`store`); what was purged, all of them see ([`preforkd_worker::purges`]).
+//! application had answered. While one is being fetched, others wait for it (`fetches`). The responses of a front worker are its own (`store`); what
+//! was purged, all of them see ([`preforkd_worker::purges`]).
 
+use std::mem;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -12,12 +14,17 @@ use preforkd_http::{Call, Head, Request, Response, is_unmodified};
 use preforkd_worker::purges::{Purges, Seen};
 
 use self::asked::Asked;
+use self::fetches::{Arrival, End, Fetches, Fetching, Released};
 use self::store::{Found, Store, Stored};
 use self::terms::Terms;
+use crate::upstream::Instant;
 use crate::upstream::protocol::{Protocol, replay};
+
+pub use self::fetches::PATIENCE;
 
 pub mod asked;
 mod directives;
+mod fetches;
 mod store;
 mod terms;
 
@@ -39,6 +46,7 @@ pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 #[derive(Debug)]
 pub struct Cache {
     store: Store,
+    fetches: Fetches,
     purges: Purges,
 }
 
@@ -49,6 +57,8 @@ pub enum Look {
     Has(Arc<Stored>),
     /// Nothing that it has; the response is recorded.
     Records(Box<Recording>),
+    /// Nothing yet: another request is about to get a response that may answer it, too. It comes again, at this time at the latest.
+    Waits(Instant),
     /// Nothing.
     Aside,
 }
@@ -59,7 +69,18 @@ pub struct Verdict {
     has_cookie: bool,
     /// The fields that the front sets in requests, in lower case.
     set: Vec<Vec<u8>>,
-    said: OnceLock<Option<(Terms, Fields)>>,
+    said: OnceLock<Said>,
+}
+
+/// What the head of a response has said.
+#[derive(Debug)]
+enum Said {
+    /// It may be stored.
+    Stores(Terms, Fields),
+    /// It is for one client only.
+    Apart,
+    /// It speaks of a failure, which the next one may not.
+    Failed,
 }
 
 /// A response while it comes.
@@ -74,6 +95,9 @@ pub struct Recording {
     came: u64,
     /// Others get the stale response as long as this is there.
     _asks: Option<Arc<()>>,
+    /// Others wait for the response.
+    fetching: Option<Fetching>,
+    has_told: bool,
 }
 
 impl Cache {
@@ -81,17 +105,19 @@ impl Cache {
     pub fn new(size: usize, purges: Purges) -> Self {
         Self {
             store: Store::new(size),
+            fetches: Fetches::default(),
             purges,
         }
     }
 
-    /// Looks for a response to a request of the site with this number and name, whose upstream speaks this protocol. `set` tells the names of the
-    /// fields that the front sets in its head, in lower case.
+    /// Looks for a response to a request of the site with this number and name, whose upstream speaks this protocol. It may wait `until` then. `set`
+    /// tells the names of the fields that the front sets in its head, in lower case.
     pub fn look(
         &mut self,
         call: &Call<'_>,
         site: (usize, &str),
         protocol: Protocol,
+        until: Instant,
         set: impl FnOnce() -> Vec<Vec<u8>>,
     ) -> Look {
         let Some(asked) = Asked::of(call.request, call.origin, site) else {
@@ -103,6 +129,15 @@ impl Cache {
             Found::Fresh(stored) | Found::Stale(stored) => return Look::Has(stored),
             Found::Nothing(_) if !asked.stores => return Look::Aside,
             Found::Nothing(asks) => asks,
+        };
+        let fetching = match asks {
+            // Others get what is stale.
+            Some(_) => None,
+            None => match self.fetches.arrive(call.key, &asked, seen, until, now) {
+                Arrival::Waits(until) => return Look::Waits(until),
+                Arrival::Fetches(fetching) => Some(fetching),
+                Arrival::Alone => None,
+            },
         };
         let verdict = Arc::new(Verdict {
             has_cookie: asked.field(b"cookie").is_some(),
@@ -118,14 +153,18 @@ impl Cache {
             most: self.store.most_each(),
             came: now,
             _asks: asks,
+            fetching,
+            has_told: false,
         }))
     }
 
     /// Stores a response that was recorded whole.
-    pub fn keep(&mut self, recording: Recording) {
-        let Some(Some((terms, fields))) = recording.verdict.said.get() else {
+    pub fn keep(&mut self, mut recording: Recording, now: Instant) {
+        let fetching = recording.fetching.take();
+        let Some(Said::Stores(terms, fields)) = recording.verdict.said.get() else {
             return;
         };
+        self.fetches.stored(&recording.asked, terms, now);
         let value = |name: &Vec<u8>| recording.asked.field(name).map(<[u8]>::to_vec);
         let stored = Stored {
             message: recording.message,
@@ -137,6 +176,24 @@ impl Cache {
             seen: recording.seen,
         };
         self.store.store(&recording.asked, stored);
+        if let Some(fetching) = fetching {
+            fetching.ends(End::Stored);
+        }
+    }
+
+    /// The client of a request that waits has left.
+    pub fn left(&mut self, ticket: u64) {
+        self.fetches.left(ticket);
+    }
+
+    /// Those that need not wait any more, and come again.
+    pub fn released(&mut self, now: Instant) -> Vec<Released> {
+        self.fetches.released(now)
+    }
+
+    /// When to ask for those that need not wait any more.
+    pub fn deadline(&self) -> Instant {
+        self.fetches.deadline()
     }
 }
 
@@ -144,16 +201,19 @@ impl Verdict {
     /// Judges the head of the response, before anything was changed in it.
     pub fn judge(&self, head: &Head) {
         let judge = || {
-            let terms = Terms::of(head, self.has_cookie, SystemTime::now())?;
-            if terms.vary.iter().any(|name| self.set.contains(name)) {
-                return None;
-            }
+            let terms = Terms::of(head, self.has_cookie, SystemTime::now());
+            let is_set = |terms: &Terms| terms.vary.iter().any(|name| self.set.contains(name));
+            let terms = match terms.filter(|terms| !is_set(terms)) {
+                Some(terms) => terms,
+                None if head.status() >= 500 => return Said::Failed,
+                None => return Said::Apart,
+            };
             let fields = head.fields().filter(|(name, _)| {
                 let mut wanted = FIELDS.iter();
                 wanted.any(|other| name.eq_ignore_ascii_case(other))
             });
             let fields = fields.map(|(name, value)| (name.to_vec(), value.to_vec()));
-            Some((terms, fields.collect()))
+            Said::Stores(terms, fields.collect())
         };
         self.said.get_or_init(judge);
     }
@@ -176,8 +236,40 @@ impl Recording {
             self.came = now;
         }
         self.message.extend_from_slice(bytes);
-        let is_refused = has_head && !matches!(self.verdict.said.get(), Some(Some(_)));
-        !is_refused && self.message.len() <= self.most
+        let has_room = self.message.len() <= self.most;
+        if !has_room {
+            self.end(End::TooLarge);
+        }
+        if !has_head || mem::replace(&mut self.has_told, true) {
+            return has_room;
+        }
+        match (self.verdict.said.get(), &self.fetching) {
+            (Some(Said::Stores(terms, _)), Some(fetching)) => fetching.has_head(terms),
+            (Some(Said::Stores(..)), None) => {}
+            (Some(Said::Apart), _) => {
+                self.end(End::Apart);
+                return false;
+            }
+            (Some(Said::Failed) | None, _) => return false,
+        }
+        has_room
+    }
+
+    /// Nobody waits for it any more.
+    fn end(&mut self, end: End) {
+        if let Some(fetching) = self.fetching.take() {
+            fetching.ends(end);
+        }
+    }
+
+    /// The client has left.
+    pub fn left(mut self) {
+        self.end(End::Left);
+    }
+
+    /// What is sent is a file that the response names.
+    pub fn sends_file(mut self) {
+        self.end(End::Apart);
     }
 }
 

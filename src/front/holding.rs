@@ -15,6 +15,8 @@ pub const PASSWORDS: u32 = u32::MAX - 1;
 /// The requests that wait.
 #[derive(Debug)]
 pub struct Holding {
+    /// Those that wait for the response to another one.
+    collapsed: BTreeMap<u64, (Response, Note)>,
     /// None if no site asks for passwords.
     checking: Option<Checking>,
     held: BTreeMap<u64, (Response, Note)>,
@@ -32,6 +34,7 @@ impl Holding {
         Ok(Self {
             checking: checking
                 .map_err(|error: io::Error| format!("could not make a pair of sockets: {error}"))?,
+            collapsed: BTreeMap::new(),
             held: BTreeMap::new(),
             outputs: VecDeque::new(),
             complaints: Rate::new(5, 10_000_000_000),
@@ -89,8 +92,28 @@ impl Holding {
         }
     }
 
+    /// The request waits for the response to another one.
+    pub fn collapse(&mut self, key: u64, response: Response, note: Note) {
+        self.collapsed.insert(key, (response, note));
+    }
+
+    /// A request goes its way that has waited for the response to another one. Whether it may wait for one again.
+    pub fn release(&mut self, key: u64, may_wait: bool) {
+        let Some((response, note)) = self.collapsed.remove(&key) else {
+            return;
+        };
+        if let Some(noted) = note.get::<Noted>().filter(|_| !may_wait) {
+            noted.waits_no_more();
+        }
+        self.outputs.push_back((key, Output::Begins));
+        self.outputs.push_back((key, Output::Again(response)));
+    }
+
     /// The client of a request has left; its response, if it waits here.
     pub fn left(&mut self, key: u64) -> Option<Response> {
+        if let Some((response, _)) = self.collapsed.remove(&key) {
+            return Some(response);
+        }
         let (response, _) = self.held.remove(&key)?;
         if let Some(checking) = &mut self.checking {
             checking.left(key);

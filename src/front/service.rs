@@ -30,6 +30,7 @@ use crate::upstream::news;
 use crate::upstream::protocol::{Passing, Script};
 use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
+use crate::upstream::{Instant, NEVER};
 
 /// The host that an upstream is told when a client names none, as in HTTP/1.0.
 const NO_HOST: &[u8] = b"localhost";
@@ -51,6 +52,8 @@ pub struct Front {
     holding: Holding,
     /// None if there is no memory that tells what was purged.
     cache: Option<Cache>,
+    /// The time of this turn.
+    now: Instant,
 }
 
 /// The number of the socket of updates; the proxy counts from 0.
@@ -98,6 +101,7 @@ impl Front {
             running: None,
             states: None,
             cache: None,
+            now: 0,
         })
     }
 
@@ -130,10 +134,28 @@ impl Front {
         if is_safe(request.method()) {
             let protocol = self.proxy.protocol(number);
             let set = || noted.set_fields(&self.sites);
-            return cache.look(call, (site, name), protocol, set);
+            let until = noted.patience(call.now);
+            return cache.look(call, (site, name), protocol, until, set);
         }
         noted.note_cached(Cached::Changes(place(request)));
         Look::Aside
+    }
+
+    /// A request waits for the response to another one, until this time at most.
+    fn collapse(
+        &mut self,
+        call: &Call<'_>,
+        until: Instant,
+        mut response: Response,
+    ) -> Option<Response> {
+        let note = call.request.facts().and_then(|facts| facts.note.clone());
+        let (Some(noted), Some(note)) = (Noted::of(call.request), note) else {
+            response.fail(500, "500 Internal Server Error\n");
+            return Some(response);
+        };
+        noted.waits(until);
+        self.holding.collapse(call.key, response, note);
+        None
     }
 
     /// The script for a request that goes to this upstream, if it runs scripts, or the answer.
@@ -321,7 +343,11 @@ impl Service for Front {
             let recording = match self.look(number, &call, noted) {
                 Look::Has(stored) => {
                     if let Some(noted) = noted {
-                        noted.note_cached(Cached::Has(stored.age(call.now)));
+                        let age = stored.age(call.now);
+                        noted.note_cached(match noted.has_waited() {
+                            true => Cached::Shares(age),
+                            false => Cached::Has(age),
+                        });
                     }
                     cache::answer(&stored, request, &mut response);
                     return Some(response);
@@ -332,6 +358,7 @@ impl Service for Front {
                     }
                     Some(recording)
                 }
+                Look::Waits(until) => return self.collapse(&call, until, response),
                 Look::Aside => None,
             };
             let rewrite = rewrite.as_deref();
@@ -397,6 +424,9 @@ impl Service for Front {
 
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
         let held = self.holding.left(key);
+        if let Some(cache) = self.cache.as_mut().filter(|_| held.is_some()) {
+            cache.left(key);
+        }
         held.or_else(|| self.proxy.left(key, now))
     }
 
@@ -414,6 +444,7 @@ impl Service for Front {
 
     fn turn(&mut self, now: u64) {
         self.proxy.turn(now);
+        self.now = now;
     }
 
     fn deadline(&self) -> u64 {
@@ -421,16 +452,20 @@ impl Service for Front {
         if let Some(states) = &self.states {
             states.note(&self.proxy);
         }
-        match self.holding.has_output() {
-            true => 0,
-            false => self.proxy.deadline(),
+        if self.holding.has_output() {
+            return 0;
         }
+        let cache = self.cache.as_ref().map_or(NEVER, Cache::deadline);
+        self.proxy.deadline().min(cache)
     }
 
     fn output(&mut self) -> Option<(u64, Output)> {
         if let Some(cache) = &mut self.cache {
             while let Some(recording) = self.proxy.recorded() {
-                cache.keep(recording);
+                cache.keep(recording, self.now);
+            }
+            for released in cache.released(self.now) {
+                self.holding.release(released.ticket, released.may_wait);
             }
         }
         self.holding.output().or_else(|| self.proxy.output())

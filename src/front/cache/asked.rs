@@ -69,6 +69,16 @@ impl Asked {
         })
     }
 
+    /// 0 for requests without a cookie, 1 for those with one: what a response says of one kind says nothing of the other.
+    pub fn class(&self) -> usize {
+        usize::from(self.field(b"cookie").is_some())
+    }
+
+    /// Whether it may be answered with less than the whole response.
+    pub fn is_conditional(&self) -> bool {
+        self.field(b"if-none-match").is_some() || self.field(b"if-modified-since").is_some()
+    }
+
     /// The value of a field of the request.
     pub fn field(&self, name: &[u8]) -> Option<&[u8]> {
         let field = self.fields.iter().find(|(other, _)| other == name);

@@ -14,10 +14,10 @@ use crate::upstream::protocol::Protocol;
 /// Memory that each response takes besides its bytes: tables, and the allocator's own.
 const OVERHEAD: usize = 512;
 /// Responses to one target that differ by the fields of the request.
-const MOST_VARIANTS: usize = 16;
+pub const MOST_VARIANTS: usize = 16;
 
 /// One second in the time of the loop.
-const SECOND: u64 = 1_000_000_000;
+pub const SECOND: u64 = 1_000_000_000;
 
 /// A response that was stored.
 #[derive(Debug)]

@@ -9,12 +9,12 @@ use crate::upstream::protocol::Protocol;
 
 const SECOND: u64 = 1_000_000_000;
 
-fn purges() -> Purges {
+pub(super) fn purges() -> Purges {
     let words: Vec<AtomicU64> = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
     Purges::new(words.leak())
 }
 
-fn asked(key: &str, fields: &[(&str, &str)]) -> Asked {
+pub(super) fn asked(key: &str, fields: &[(&str, &str)]) -> Asked {
     let fields = fields.iter();
     let fields = fields.map(|(name, value)| ((*name).into(), (*value).into()));
     Asked {
@@ -39,7 +39,7 @@ fn stored(asked: &Asked, purges: Purges, length: usize, terms: Terms) -> Stored 
     }
 }
 
-fn terms() -> Terms {
+pub(super) fn terms() -> Terms {
     Terms {
         age: 3,
         lifetime: 10,

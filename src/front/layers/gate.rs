@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use preforkd_http::layer::{Arrived, Layer, Page, Stages};
@@ -22,11 +22,15 @@ use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
 use super::values::{Kept, Values};
-use crate::cache::Verdict;
+use crate::cache::{PATIENCE, Verdict};
 use crate::sites::Sites;
 
 /// There is no route.
 const NO_ROUTE: usize = usize::MAX;
+
+/// A request has not waited for the response to another one, or is not to do so again.
+const HAS_NOT_WAITED: u64 = u64::MAX;
+const WAITS_NO_MORE: u64 = 0;
 
 /// Refuses requests and changes responses.
 #[derive(Debug)]
@@ -58,6 +62,10 @@ pub struct Noted {
     /// Whom to ask whether it may pass.
     pub questions: Questions,
     cached: OnceLock<Cached>,
+    /// Until when it may wait for the response to another request; [`HAS_NOT_WAITED`] or [`WAITS_NO_MORE`].
+    patience: AtomicU64,
+    /// It has waited for one.
+    has_waited: AtomicBool,
     /// If values of the request stand in fields of the response.
     kept: Option<Kept>,
 }
@@ -67,6 +75,8 @@ pub struct Noted {
 pub enum Cached {
     /// It was answered by a response of this age, in seconds.
     Has(u64),
+    /// The same, after it has waited for the response to another request.
+    Shares(u64),
     /// The response may be stored.
     Records(Arc<Verdict>),
     /// If it is served, what is stored at this place of [`preforkd_worker::purges`] counts no more.
@@ -192,6 +202,8 @@ impl Layer for Gate {
             open: Mutex::default(),
             questions: Questions::default(),
             cached: OnceLock::new(),
+            patience: AtomicU64::new(HAS_NOT_WAITED),
+            has_waited: AtomicBool::new(false),
             kept: (layers.fills_responses).then(|| Values::of(request, &origin).keep()),
         };
         if refusal.is_none() {
@@ -258,10 +270,14 @@ impl Cached {
     /// The head of the response has come, and nothing was changed in it.
     fn see(&self, head: &mut Head, purges: Option<Purges>) {
         match self {
+            // RFC 9211.
             Self::Has(age) => {
                 let _ = head.set(b"Age", age.to_string().as_bytes());
-                // RFC 9211.
                 let _ = head.add(b"Cache-Status", b"preforkd; hit");
+            }
+            Self::Shares(age) => {
+                let _ = head.set(b"Age", age.to_string().as_bytes());
+                let _ = head.add(b"Cache-Status", b"preforkd; fwd=miss; collapsed");
             }
             Self::Records(verdict) => {
                 verdict.judge(head);
@@ -308,6 +324,30 @@ impl Noted {
     /// What the cache has to do with it.
     pub fn note_cached(&self, cached: Cached) {
         let _ = self.cached.set(cached);
+    }
+
+    /// Until when it may wait for the response to another request, from now on.
+    pub fn patience(&self, now: u64) -> u64 {
+        match self.patience.load(Ordering::Relaxed) {
+            HAS_NOT_WAITED => now.saturating_add(PATIENCE),
+            until => until,
+        }
+    }
+
+    /// It waits until this time at most.
+    pub fn waits(&self, until: u64) {
+        self.patience.store(until, Ordering::Relaxed);
+        self.has_waited.store(true, Ordering::Relaxed);
+    }
+
+    /// It waits for no other response.
+    pub fn waits_no_more(&self) {
+        self.patience.store(WAITS_NO_MORE, Ordering::Relaxed);
+    }
+
+    /// Whether it has waited for the response to another request.
+    pub fn has_waited(&self) -> bool {
+        self.has_waited.load(Ordering::Relaxed)
     }
 
     /// The number of its site, if responses to it are kept.

@@ -279,3 +279,117 @@ fn a_response_shows_its_head() {
     response.field(b"A", b"b").unwrap();
     assert_eq!(response.head().get(b"a"), Some(&b"b"[..]));
 }
+
+/// A client whose request the front has read: one that came later has reached the upstream.
+fn comes(served: &Served, path: &str, fields: &str) -> Peer {
+    let client = served.get(path, fields);
+    let later = passed(served, "/later", "", &response("", "later"));
+    assert!(later.ends_with("later"), "{later}");
+    client
+}
+
+#[test]
+fn what_is_being_fetched_is_waited_for_and_asked_for_once() {
+    let served = serve(caching(), Vec::new());
+    let mut first = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    let mut others = [
+        comes(&served, "/", ""),
+        comes(&served, "/", ""),
+        comes(&served, "/", "If-None-Match: \"a\"\r\n"),
+    ];
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nETag: \"a\"\r\n";
+    app.write(&format!("{head}{FRESH}\r\nhel"));
+    first.read_to("hel");
+    others
+        .iter_mut()
+        .for_each(|other| assert!(!other.has_answer()));
+    app.write("lo");
+    first.read_to("lo");
+    for other in &mut others[..2] {
+        let message = other.message();
+        assert!(message.ends_with("\r\n\r\nhello"), "{message}");
+        let expected = Some("preforkd; fwd=miss; collapsed");
+        assert_eq!(field(&message, "cache-status"), expected);
+    }
+    let message = others[2].message();
+    assert!(message.starts_with("HTTP/1.1 304 "), "{message}");
+    let later = kept(&served, "/", "");
+    assert_eq!(field(&later, "cache-status"), Some("preforkd; hit"));
+}
+
+#[test]
+fn responses_that_are_not_shared_are_asked_for_at_once_by_each() {
+    let served = serve(caching(), Vec::new());
+    let own = |number: usize| {
+        format!("Cache-Control: max-age=60\r\nSet-Cookie: id={number}\r\nConnection: close\r\n")
+    };
+    let mut first = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    let mut others = [comes(&served, "/", ""), comes(&served, "/", "")];
+    // The head decides: its end is not waited for.
+    let begun = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n{}\r\n", own(0));
+    app.write(&begun);
+    let mut apps = [served.upstream.request().0, served.upstream.request().0];
+    for (number, app) in apps.iter_mut().enumerate() {
+        app.write(&response(&own(number + 1), "x"));
+    }
+    let mut ids: Vec<_> = others
+        .iter_mut()
+        .map(|other| field(&other.message(), "set-cookie").map(str::to_owned))
+        .collect();
+    ids.sort();
+    assert_eq!(ids, [Some("id=1".to_owned()), Some("id=2".to_owned())]);
+    app.write("x");
+    first.read_to("x");
+    // From now on nobody waits for another one.
+    let clients = [served.get("/", ""), served.get("/", "")];
+    let apps = [served.upstream.request(), served.upstream.request()];
+    drop((clients, apps));
+}
+
+#[test]
+fn a_client_that_leaves_is_followed_by_one_of_those_who_wait() {
+    let served = serve(caching(), Vec::new());
+    let first = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    let mut others = [comes(&served, "/", ""), comes(&served, "/", "")];
+    drop(first);
+    app.ends();
+    let (mut app, _) = served.upstream.request();
+    app.write(&response(FRESH, "hello"));
+    for other in &mut others {
+        assert!(other.message().ends_with("hello"));
+    }
+    assert!(served.upstream.is_unused());
+}
+
+#[test]
+fn after_a_failure_all_who_have_waited_are_sent() {
+    let served = serve(caching(), Vec::new());
+    let mut first = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    let mut others = [comes(&served, "/", ""), comes(&served, "/", "")];
+    app.write("HTTP/1.1 503 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    assert!(first.message().starts_with("HTTP/1.1 503 "));
+    let mut apps = [served.upstream.request().0, served.upstream.request().0];
+    apps.iter_mut()
+        .for_each(|app| app.write(&response(FRESH, "hello")));
+    for other in &mut others {
+        let message = other.message();
+        assert_eq!(field(&message, "cache-status"), Some("preforkd; fwd=miss"));
+    }
+}
+
+#[test]
+fn one_who_has_waited_for_long_is_sent() {
+    let served = serve(caching(), Vec::new());
+    let mut first = served.get("/", "");
+    let (mut slow, _) = served.upstream.request();
+    let mut other = comes(&served, "/", "");
+    let (mut app, _) = served.upstream.request();
+    app.write(&response(FRESH, "sooner"));
+    assert!(other.message().ends_with("sooner"));
+    slow.write(&response("", "later"));
+    assert!(first.message().ends_with("later"));
+}

@@ -517,7 +517,10 @@ impl Proxy {
 
     /// See [`preforkd_http::Service::left`].
     pub fn left(&mut self, ticket: Ticket, now: Instant) -> Option<Response> {
-        let exchange = self.exchanges.remove(ticket)?;
+        let mut exchange = self.exchanges.remove(ticket)?;
+        if let Some(recording) = exchange.recording.take() {
+            recording.left();
+        }
         self.held -= exchange.waiting;
         let upstream = exchange.upstream;
         match exchange.connection {

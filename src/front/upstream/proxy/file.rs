@@ -21,6 +21,9 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(ticket) else {
             return;
         };
+        if let Some(recording) = exchange.recording.take() {
+            recording.sends_file();
+        }
         let sending = Sending::take(&mut exchange.response);
         let found = match (&exchange.folders, sending) {
             (Some(folders), Some(sending)) => folders.find(sending),
