@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use log::{debug, error, info, warn};
@@ -15,11 +16,12 @@ use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
+use crate::effects::process;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
-use crate::effects::temporary;
 use crate::effects::terminal::Terminal;
 use crate::guard;
+use crate::guard::orphans::Orphans;
 use crate::guard::table::Files;
 use crate::guard::waiting;
 use crate::launcher;
@@ -33,7 +35,12 @@ use crate::{certificate_keeper, certificate_watch};
 use preforkd_worker::title::{self, Room};
 
 mod arguments;
+mod check;
 mod commands;
+mod completions;
+mod init;
+mod loading;
+mod local;
 mod options;
 mod subject;
 mod target;
@@ -114,17 +121,21 @@ pub fn run() -> ExitCode {
             ));
             return USAGE.into();
         }
+        if let Command::Completions { shell } = command {
+            return print(completions::script(*shell).trim_end(), OK);
+        }
+        if let Some(answer) = local::perform(command, arguments.config.as_deref()) {
+            return show(answer);
+        }
         // The command of `ExecReload=` is a process of the service, and gets what `systemctl kill -s HUP` sends.
         if !Terminal::of_now().existed() {
             sys::ignore_orders();
         }
-        return match commands::perform(command, arguments.config, arguments.socket) {
-            Ok((answer, status)) => print(&plain(answer.trim_end()), status),
-            Err((message, status)) => {
-                logging::print_error(&plain(&message));
-                status.into()
-            }
-        };
+        return show(commands::perform(
+            command,
+            arguments.config,
+            arguments.socket,
+        ));
     }
     let subject = match Subject::find(&arguments, &matches, &given) {
         Ok(subject) => subject,
@@ -176,13 +187,20 @@ pub fn run() -> ExitCode {
         if let Some(note) = &subject.note {
             logging::print_error(note);
         }
-        for warning in doubts(&plan) {
+        for warning in check::doubts(&plan) {
             logging::print_error(&format!("warning: {warning}"));
         }
         let notices = plan.notices();
         let lines = notices.map(|(app, notice)| format!("app={app} {notice}"));
-        let lines: Vec<String> = lines.chain(["configuration OK".to_owned()]).collect();
-        return print(&lines.join("\n"), OK);
+        let mut lines: Vec<String> = lines.collect();
+        let loaded = match arguments.import {
+            true => loading::report(&plan),
+            false => (Vec::new(), true),
+        };
+        lines.extend(loaded.0);
+        lines.push("configuration OK".to_owned());
+        let status = if loaded.1 { OK } else { FAILED };
+        return print(&lines.join("\n"), status);
     }
     logging::begin(arguments.verbose);
     match serve(subject, plan, signals, ready_fd) {
@@ -197,29 +215,15 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// What would not work as things are now, although the configuration is valid.
-fn doubts(plan: &Plan) -> Vec<String> {
-    let folders = [("pid_file", &plan.pid_file), ("control", &plan.control)];
-    let missing = folders.into_iter().filter_map(|(key, path)| {
-        let folder = path.as_deref()?.parent()?;
-        (!folder.is_dir()).then(|| {
-            format!(
-                "{key}: there is no folder {} (create it, or let the init system do so: RuntimeDirectory= of systemd)",
-                folder.display()
-            )
-        })
-    });
-    let workers = plan.apps.iter().filter(|(_, app)| app.threads.is_some());
-    let temporary = workers.filter_map(|(name, app)| {
-        let variable = |name: &str| std::env::var(name).ok();
-        let complaint = temporary::complaint(&app.launch, variable)?;
-        Some(format!("app={name} {complaint}"))
-    });
-    let mistakes = plan.warnings();
-    let mistakes = mistakes.map(|(name, warning)| format!("app={name} {warning}"));
-    let lost = plan.no_folders.iter().map(|(why, _)| why.clone());
-    let doubts = missing.chain(lost).chain(temporary);
-    doubts.chain(mistakes).collect()
+/// Prints the answer to a command, or why there is none.
+fn show(answer: local::Answer) -> ExitCode {
+    match answer {
+        Ok((answer, status)) => print(&plain(answer.trim_end()), status),
+        Err((message, status)) => {
+            logging::print_error(&plain(&message));
+            status.into()
+        }
+    }
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.
@@ -289,14 +293,18 @@ fn parse(given: &[OsString]) -> Result<(Arguments, clap::ArgMatches), ExitCode> 
 /// The first error, with its position in the file, or its option.
 fn read(subject: &Subject) -> Result<Plan, Failure> {
     let file = &subject.configuration.file;
-    let given = match &subject.given {
-        Some(given) => given.clone(),
-        None => Given::file(text_of(file)?),
-    };
-    Plan::of(given, file, &ThisHost).map_err(|diagnostic| Failure {
+    Plan::of(given(subject)?, file, &ThisHost).map_err(|diagnostic| Failure {
         message: diagnostic.to_string(),
         errno: Some(Errno::EINVAL as i32),
     })
+}
+
+/// What the configuration is, before it is checked.
+fn given(subject: &Subject) -> Result<Given, Failure> {
+    match &subject.given {
+        Some(given) => Ok(given.clone()),
+        None => text_of(&subject.configuration.file).map(Given::file),
+    }
 }
 
 fn text_of(file: &Path) -> Result<String, Failure> {
@@ -360,7 +368,8 @@ fn serve(
     // Those that are not known may have ended meanwhile.
     let may_end = |holders: &[Pid]| {
         let mut earlier = earlier.iter().filter(|one| ended.contains(&one.master));
-        earlier.any(|earlier| holders.is_empty() || earlier.had_started(holders))
+        let of_earlier = earlier.any(|earlier| holders.is_empty() || earlier.had_started(holders));
+        of_earlier || holders.iter().any(|pid| process::is_orphan(*pid))
     };
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
@@ -372,11 +381,17 @@ fn serve(
         message: error.to_string(),
         errno: error.errno(),
     })?;
-    for error in missing {
+    let mut patience = Duration::ZERO;
+    for error in &missing {
         let app = plan.app_at(error.address()).unwrap_or_default();
         // The attempt to start its worker says it.
         debug!("app={app} {error}; it is tried again");
+        let time = plan.apps.get(app).map(|app| app.policy.graceful_timeout);
+        patience = patience.max(time.unwrap_or_default());
     }
+    let holders = missing.iter().flat_map(|error| error.holders());
+    let orphans = Orphans::among(holders.copied(), patience);
+    let earlier = (earlier, orphans);
     master::run(configuration, plan, listeners, signals, ready_fd, earlier)
         .map_err(because("cannot continue"))
 }

@@ -14,7 +14,6 @@ use serde_json::Value;
 use crate::sys;
 
 pub mod find;
-pub mod metrics;
 
 /// The time to wait for an answer that a master gives at once, unless it is suspended or the host is overloaded.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +26,7 @@ const SHORTLY: Duration = Duration::from_millis(500);
 /// The master refuses the request. The message is for people.
 pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
     // These have no time limit.
-    let takes_time = ["reload", "start", "restart", "stop", "scale"];
+    let takes_time = ["reload", "plan", "start", "restart", "stop", "scale"];
     let first = request.split(' ').next().unwrap_or_default();
     let takes_time = takes_time.contains(&first);
     let timeout = (!takes_time).then_some(TIMEOUT);

@@ -23,6 +23,7 @@ mod route;
 mod schedule;
 mod short;
 mod sources;
+mod static_files;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use proceeding::{Proceeding, When};
 pub use route::{Answered, Redirected};
 pub use schedule::{Expression, Scheduled};
 pub use sources::{ByOption, Given, Sources};
+pub use static_files::StaticFiles;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use unknown::{Instead, instead};

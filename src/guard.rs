@@ -17,6 +17,7 @@ use crate::sys;
 
 mod ending;
 mod handing;
+pub mod orphans;
 pub mod sockets;
 pub mod table;
 pub mod waiting;

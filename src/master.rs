@@ -19,6 +19,7 @@ use crate::effects::config_check::Configuration;
 use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
+use crate::guard::orphans::Orphans;
 use crate::guard::waiting;
 use crate::plan::Plan;
 use crate::release::{Name, Release};
@@ -26,6 +27,7 @@ use crate::signals as vocabulary;
 
 mod acme;
 mod actions;
+mod census;
 mod certificates;
 mod check_waits;
 mod checks;
@@ -41,12 +43,15 @@ mod ignored;
 mod init;
 mod jobs;
 mod lasting;
+mod later;
 mod leftovers;
 mod limit;
 mod load;
 mod logs;
 mod messages;
+mod metrics;
 mod preparation;
+mod preview;
 mod proposal;
 mod refusing;
 mod report;
@@ -70,6 +75,7 @@ mod workers;
 mod world;
 
 use acme::Keeper;
+use census::Census;
 use certificates::Certificates;
 use checks::Checks;
 use choices::Choices;
@@ -80,13 +86,13 @@ use earlier::Earlier;
 use floods::Floods;
 use ignored::Ignored;
 use init::Init;
-use jobs::Jobs;
+use jobs::{Jobs, Task};
 use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
+use metrics::Exporter;
 use preparation::Preparation;
 use schedules::Schedules;
-use status::phase;
 use stop_order::StopOrder;
 use system::System;
 use templates::Templates;
@@ -129,6 +135,8 @@ struct Master<W> {
     checks: Checks,
     certificates: Certificates,
     keeper: Keeper,
+    census: Census,
+    exporter: Exporter,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -140,6 +148,8 @@ struct Master<W> {
     unreaped: bool,
     /// The apps that are told to end later than others.
     stop_order: StopOrder,
+    /// When the stop begins that was asked for, while all apps go on serving.
+    stops_at: Option<Instant>,
     release: Release,
     preparation: Preparation,
     /// The committed configuration.
@@ -172,7 +182,7 @@ pub fn run(
     listeners: Listeners,
     signals: Signals,
     ready_fd: Option<ReadyFd>,
-    earlier: Vec<waiting::Earlier>,
+    earlier: (Vec<waiting::Earlier>, Orphans),
 ) -> io::Result<Outcome> {
     let system = System::new(configuration, &plan, listeners, signals, ready_fd, earlier)?;
     let mut master = Master::new(system, plan);
@@ -211,6 +221,8 @@ impl<W: World> Master<W> {
             checks: Checks::default(),
             certificates: Certificates::default(),
             keeper: Keeper::default(),
+            census: Census::default(),
+            exporter: Exporter::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
@@ -218,6 +230,7 @@ impl<W: World> Master<W> {
             unread_templates: BTreeSet::new(),
             unreaped: false,
             stop_order: StopOrder::default(),
+            stops_at: None,
             release,
             preparation,
             current: None,
@@ -278,11 +291,13 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         self.certificates.look(turn, &mut self.jobs);
         self.keeper.look(turn, &mut self.jobs);
+        self.exporter.look(turn, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
         self.workers.look_for_quiet(turn);
         self.workers.queue_deadlines(turn);
+        self.stop_in_time();
     }
 
     fn handle_source(&mut self, source: Source) {
@@ -345,9 +360,10 @@ impl<W: World> Master<W> {
             .answer_scaled(&mut self.turn, &self.workers, stopping);
         let whole = Whole {
             generation: self.release.current(),
-            phase: phase(&self.release),
+            phase: self.phase(),
             refused: self.refused.as_deref(),
             stopped: self.stopped(),
+            later: self.later(),
             schedules: &self.schedules,
             checks: &self.checks,
             plan: self.current.as_ref(),
@@ -359,6 +375,7 @@ impl<W: World> Master<W> {
             self.turn.world.notify_init(&Notice::Status(line));
         }
         self.note_phase(changed);
+        self.write_census();
     }
 
     /// Passes all queued facts to supervisors and release, including those that result from their actions.
@@ -389,8 +406,13 @@ impl<W: World> Master<W> {
         let has_ended = self.is_stopping()
             && self.workers.apps.values().all(|app| app.ended)
             && self.templates.is_empty()
-            && self.jobs.is_empty();
-        has_ended && self.leaves_nothing() && self.logs.are_written(&mut self.turn)
+            && self.jobs.all(|task| *task == Task::Metrics);
+        if !(has_ended && self.leaves_nothing()) {
+            return false;
+        }
+        // Until now it has told everybody that the master stops.
+        self.exporter.stop(&mut self.turn, &mut self.jobs);
+        self.jobs.all(|_| false) && self.logs.are_written(&mut self.turn)
     }
 
     /// Whether nothing that the workers have started is left. The whole stop takes no longer than the apps may take.
@@ -401,7 +423,9 @@ impl<W: World> Master<W> {
         let apps = self.current.iter().flat_map(Plan::all_apps);
         let times = apps.map(|(_, app)| time(app)).chain(chains);
         let whole = times.max().unwrap_or_default();
-        self.leftovers.are_gone(&mut self.turn, whole)
+        let jobs = &self.jobs;
+        self.leftovers
+            .are_gone(&mut self.turn, whole, &|pid| jobs.is_job(pid))
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -420,6 +444,8 @@ impl<W: World> Master<W> {
             .chain(self.checks.deadline())
             .chain(self.certificates.deadline())
             .chain(self.keeper.deadline())
+            .chain(self.exporter.deadline())
+            .chain(self.stops_at)
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

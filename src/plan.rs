@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +20,9 @@ pub mod certificates;
 mod check;
 mod command;
 pub mod control;
+mod django;
 mod draft;
+pub mod effective;
 mod environment;
 mod files;
 mod host;
@@ -29,6 +32,7 @@ mod lacking;
 mod layers;
 pub mod log_target;
 mod lossless;
+mod metrics;
 mod order;
 mod output;
 mod outside;
@@ -58,6 +62,7 @@ use draft::Draft;
 pub use host::{FileState, Host, User};
 use lacking::Lacking;
 pub use lacking::TRIED_AGAIN;
+pub use metrics::Metrics;
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 pub use scheduled::Scheduled;
@@ -78,6 +83,10 @@ pub struct Plan {
     pub control_mode: u32,
     /// The group of the control socket; the master's if `None`.
     pub control_group: Option<u32>,
+    /// The process that answers `/metrics`.
+    pub metrics: Option<Metrics>,
+    /// How long all apps go on serving after the order to stop.
+    pub lame_duck: Option<Duration>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
     /// The apps with workers, by name.
@@ -141,6 +150,12 @@ impl Plan {
         let apps = self.apps.iter().map(|(name, app)| (name.as_str(), app));
         let scheduled = self.scheduled.iter();
         apps.chain(scheduled.map(|(name, scheduled)| (name.as_str(), &scheduled.app)))
+    }
+
+    /// The names of all apps, also of those that do not run.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        let stopped = self.stopped.iter().map(String::as_str);
+        self.all_apps().map(|(name, _)| name).chain(stopped)
     }
 
     /// The name of the app that has a listener.
@@ -266,6 +281,8 @@ impl Plan {
             pid_file: pid_file.map(|path| folder.join(path)),
             control: control::place(control, pid_file, folder, host),
             usual_control: Vec::new(),
+            metrics: None,
+            lame_duck: config.master.lame_duck.as_ref().map(|time| time.0),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
             stopped: BTreeSet::new(),
@@ -322,6 +339,7 @@ impl Plan {
             plan.apps.insert(sites::FRONT.to_owned(), front);
         }
         shared_logs::check(&logs)?;
+        plan.metrics = metrics::metrics(config, sources, host, &mut plan)?;
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
     }

@@ -53,7 +53,7 @@ impl Part {
     }
 
     /// The apps that come before one that has to prove the generation, or to end.
-    fn after(&self) -> Option<&BTreeSet<Name>> {
+    pub fn after(&self) -> Option<&BTreeSet<Name>> {
         match self {
             Self::Prove { after } | Self::Displace { after } => Some(after),
             Self::Install | Self::Keep => None,

@@ -366,11 +366,152 @@ fn the_manual_has_every_option_and_command() {
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
     {
-        let shown = format!(".It Cm {}", command.get_name());
+        let name = command.get_name();
+        let shown = format!(".It Cm {name}");
+        let described = manual.split(&shown).nth(1);
+        let described = described.unwrap_or_else(|| panic!("preforkd(8) has no {name}"));
+        let described = described.split("\n.It Cm ").next().unwrap_or_default();
+        for option in command.get_arguments() {
+            let long = option.get_long().filter(|name| *name != "help");
+            let shown = long.map_or(String::new(), |name| format!("Fl -{name}"));
+            assert!(
+                described.contains(&shown),
+                "preforkd(8) has no {shown} of {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_configuration_is_printed_with_the_origin_of_each_value_and_does_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "[app.w]\ncommand = ['sleep', '${SECONDS_OF_TEST:-7}']\nworkers = 3\nenv = { A = \"$${B}\", 'x y' = '1' }\n[app.w.reload]\nsoak = '2s'\n[app.w.reload.check]\ncommand = 'true'\n";
+    std::fs::write(folder.path().join("app.toml"), text).expect("room");
+    let (status, printed, stderr) = output_in(folder.path(), &["config"]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    for line in [
+        "[app.w]",
+        "command = [\"sleep\", \"7\"]  # app.toml:2:1, with variables of the environment",
+        "workers = 3  # app.toml:3:1",
+        "env = { A = \"$${B}\", \"x y\" = \"1\" }  # app.toml:4:1",
+        "start_timeout = \"60s\"  # default",
+        "[app.w.reload]",
+        "soak = \"2s\"  # app.toml:6:1",
+        "check = { command = \"true\" }  # app.toml:7:15",
+        "# max_age: none  # default",
+    ] {
         assert!(
-            manual.contains(&shown),
-            "preforkd(8) has no {}",
-            command.get_name()
+            printed.lines().any(|printed| printed.starts_with(line)),
+            "{printed}\nnot: {line}"
         );
+    }
+    assert!(!printed.contains("wsgi"), "of the other kind: {printed}");
+    // What is printed is a configuration, with the same values.
+    std::fs::write(folder.path().join("app.toml"), &printed).expect("room");
+    let (status, again, stderr) = output_in(folder.path(), &["config", "-c", "app.toml"]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let values = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| line.split("  # ").next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(values(&again), values(&printed));
+}
+
+#[test]
+fn the_origin_of_a_value_may_be_an_option() {
+    let words = ["config", "m:app", "-w", "4", "-e", "A=1"];
+    let folder = tempfile::tempdir().expect("a folder");
+    let (status, printed, stderr) = output_in(folder.path(), &words);
+    assert_eq!(status, Some(0), "{stderr}");
+    for line in [
+        "wsgi = \"m:app\"  # m:app",
+        "listen = [\"127.0.0.1:8000\"]  # default",
+        "workers = 4  # --workers 4",
+        "env = { A = \"1\" }  # --env A=1",
+        "threads = 1  # default",
+    ] {
+        let mut lines = printed.lines();
+        assert!(
+            lines.any(|printed| printed == line),
+            "{printed}\nnot: {line}"
+        );
+    }
+    for (words, said) in [
+        (
+            ["config", "status"],
+            "status is a command, and no application",
+        ),
+        (["check", "--bogus"], "unexpected argument '--bogus'"),
+    ] {
+        let (status, _, stderr) = output_in(folder.path(), &words);
+        assert_eq!(status, Some(2));
+        assert!(stderr.starts_with(&format!("preforkd: {said}")), "{stderr}");
+    }
+}
+
+#[test]
+fn a_folder_without_an_application_is_not_initialised() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (status, _, stderr) = output_in(folder.path(), &["init"]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("nothing that can be served is found in"),
+        "{stderr}"
+    );
+    assert!(!folder.path().join("app.toml").exists());
+}
+
+/// What a command prints in this environment.
+fn printed(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut command = preforkd();
+    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
+        command.env_remove(variable);
+    }
+    let output = command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output();
+    String::from_utf8(output.expect("preforkd runs").stdout).expect("UTF-8")
+}
+
+#[test]
+fn colours_and_widths_are_those_that_the_environment_asks_for() {
+    let colour = '\u{1b}';
+    assert!(
+        !printed(&["--help"], &[]).contains(colour),
+        "it is no terminal"
+    );
+    let forced = ("CLICOLOR_FORCE", "1");
+    assert!(printed(&["--help"], &[forced]).contains(colour));
+    assert!(!printed(&["--help"], &[forced, ("NO_COLOR", "1")]).contains(colour));
+    let narrow = printed(&["--help"], &[("COLUMNS", "60")]);
+    let widest = narrow.lines().map(|line| line.chars().count()).max();
+    assert!(widest.is_some_and(|widest| widest <= 90), "{narrow}");
+    assert!(narrow.lines().count() > printed(&["--help"], &[("COLUMNS", "200")]).lines().count());
+}
+
+#[test]
+fn a_reader_that_wants_no_more_is_no_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("app.toml"), app("")).expect("room");
+    for words in [
+        &["--help"][..],
+        &["--version"],
+        &["config"],
+        &["check"],
+        &["-t"],
+        &["--print-config", "m:app"],
+    ] {
+        let mut command = preforkd();
+        let command = command.args(words).current_dir(folder.path());
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = command.env_remove("PWD").stdout(writer).output();
+        let output = output.expect("preforkd runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {said}");
     }
 }

@@ -147,10 +147,12 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "guard",
             "host",
             "init",
+            "inspect",
             "installed",
             "interpreter",
             "launch",
             "listen",
+            "loader",
             "log_files",
             "memory",
             "notify",
@@ -173,13 +175,14 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "data_file" | "interpreter" | "time_zone" => &["host"],
+                "data_file" | "inspect" | "interpreter" | "loader" | "time_zone" => &["host"],
                 "installed" => &["host", "launch"],
                 "launch" => &[
                     "certificate_keeper",
                     "certificate_watch",
                     "config_check",
                     "guard",
+                    "inspect",
                     "log_files",
                     "probe",
                     "template",
@@ -197,8 +200,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 ],
                 "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen", "notify", "own_folder", "own_listeners"],
+                "tail" => &["inspect"],
                 "signals" => &["terminal"],
-                "spawn" => &["launch"],
+                "spawn" => &["launch", "metrics"],
                 _ => &[],
             };
             let allowed = users.contains(&name.as_str());

@@ -224,20 +224,3 @@ fn the_pages_about_other_servers_name_keys_that_exist() {
         assert_eq!(config.app.len(), apps, "{ours}");
     }
 }
-
-/// What the README shows can be copied.
-#[test]
-fn the_configurations_of_the_readme_are_valid() {
-    let readme = read("README.md");
-    let blocks = readme.split("```toml\n").skip(1);
-    let blocks: Vec<_> = blocks
-        .filter_map(|rest| rest.split("```").next())
-        .filter(|text| text.contains("app."))
-        .collect();
-    assert!(blocks.len() >= 4, "{blocks:?}");
-    for text in blocks {
-        if let Err(place) = Config::parse(text) {
-            panic!("{}\n{text}", place.message);
-        }
-    }
-}

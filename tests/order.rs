@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Run, app, worker};
+use common::{Run, app, preforkd, worker};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -51,6 +51,42 @@ fn an_app_has_ended_when_nothing_that_it_has_started_is_left() {
     let killed = log.find("sending SIGKILL to a process that it had started");
     let db_ended = log.rfind("app=db worker=0");
     assert!(killed.is_some() && killed < db_ended, "{log}");
+}
+
+#[test]
+fn an_app_that_starts_later_is_shown_with_what_it_waits_for() {
+    let db = format!("[app.db]\ncommand = ['{}', 'mute']\n", worker());
+    let before = "[app.db.reload]\nbefore = ['cat', 'gate']\nbefore_at_start = true\n";
+    let config = format!(
+        "[master]\ncontrol = 'control.sock'\n{}{db}{before}",
+        app("after = ['db']")
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("room");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    let shows = |run: &Run, lines: [&str; 2]| {
+        let mut command = preforkd();
+        let command = command.arg("status").arg("-c").arg(run.path("app.toml"));
+        let output = command.output().expect("it starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(lines.iter().all(|line| text.contains(line)), "{text}");
+        assert_eq!(output.status.code(), Some(4), "it is not ready");
+    };
+    run.logged(&["before pid=", "running"]);
+    run.status("web 0/1 ready, to be started later");
+    let for_commands = "0/1 ready, waiting for the commands `before`\n";
+    let both = ["web", "db"].map(|name| format!("{name}: {for_commands}"));
+    shows(&run, both.each_ref().map(String::as_str));
+    std::fs::write(gate, "").expect("it is read");
+    run.event("started");
+    shows(
+        &run,
+        ["db: 0/1 ready\n", "web: 0/1 ready, waiting for db\n"],
+    );
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
 }
 
 #[test]

@@ -216,6 +216,32 @@ fn what_fails_beside_its_earlier_run_is_tried_again_after_that_and_ends_nothing(
 }
 
 #[test]
+fn a_program_that_cannot_be_executed_is_not_tried_again_after_its_earlier_run() {
+    let config = "[app.node]\nready = 'exec'\ngraceful_timeout = '1h'\ncommand = './node'\n";
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = "#!/bin/sh\ntrap '' TERM\necho $PREFORKD_SLOT $PREFORKD_GENERATION $$ started\nexec sleep 1000\n";
+    let program = folder.path().join("node");
+    std::fs::write(&program, script).expect("room");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).expect("ours");
+    let mut run = Run::begin_in(folder, config, |_| {});
+    run.message("READY=1");
+    let first = run.event("started").pid;
+    kill_master(&mut run);
+    std::fs::write(run.path("node"), "#!/no/such/interpreter\n").expect("room");
+    let mut next = restart(&mut run, config);
+    let (status, log) = next.ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(
+        log.contains("cannot start: app=node: its first worker"),
+        "{log}"
+    );
+    assert!(runs(first), "nobody has waited for it");
+    kill(first, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
+}
+
+#[test]
 fn what_has_left_its_session_is_waited_for_also_while_its_parent_runs() {
     let script = "trap \"\" TERM; exec 9> lock; flock -n 9 || { echo twice > twice; exit 1; }; \
                   echo $PREFORKD_SLOT $PREFORKD_GENERATION $$ started; exec sleep 1000";
@@ -712,14 +738,12 @@ fn a_process_that_was_handed_to_others_is_left_alone() {
 }
 
 #[test]
-fn a_port_that_an_orphan_holds_is_said_to_be_its_app_s() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+fn a_port_that_an_orphan_holds_is_waited_for_and_then_said_to_be_its_app_s() {
     let config = format!(
-        "[app.web]\ncommand = ['{}']\nlisten = '{}'\n",
+        "[app.web]\ncommand = ['{}']\nlisten = '{}'\ngraceful_timeout = '300ms'\n",
         worker(),
-        port.local_addr().expect("bound")
+        free_address()
     );
-    drop(port);
     let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
     run.message("READY=1");
     let orphan = run.event("started").pid;
@@ -734,7 +758,81 @@ fn a_port_that_an_orphan_holds_is_said_to_be_its_app_s() {
     assert_eq!(status, Some(1), "{log}");
     let said = format!("(pid {orphan}, started by a preforkd for its app web), which listens");
     assert!(log.contains(&said), "{log}");
+    let advice = format!("nobody ends it: `kill -9 {orphan}` does");
+    assert!(log.contains(&advice), "{log}");
+    let waits = format!("(pid {orphan}), which has its address, a worker of a preforkd");
+    assert!(log.contains(&waits), "{log}");
     kill(orphan, Signal::SIGKILL).expect("it is deaf");
+}
+
+#[test]
+fn the_next_master_waits_for_what_has_lost_master_and_guard_and_has_an_address() {
+    let tcp = format!("listen = '{}'", free_address());
+    for listen in [&*tcp, "listen = 'unix:more.sock'"] {
+        let more = format!(
+            "[app.more]\ncommand = ['{}', 'ignore-signals']\n{listen}\n",
+            worker()
+        );
+        let config = app("") + &more;
+        let mut run = Run::start(&config);
+        let both = [run.event("started"), run.event("started")].map(|event| event.pid);
+        let guard = guard(&run);
+        for pid in [guard, run.pid()] {
+            kill(pid, Signal::SIGKILL).expect("it lives");
+        }
+        run.master.wait().expect("ours");
+        run.close_stored();
+        // One ends, the other is deaf.
+        run.event("term");
+        run.event("term");
+        let mut next = restart(&mut run, &config);
+        next.logged(&[
+            "app=more: waiting for",
+            "a worker of a preforkd that was killed together with its guard",
+        ]);
+        next.logged(&["app=web worker=0", "ready after"]);
+        let deaf = both
+            .into_iter()
+            .find(|pid| runs(*pid))
+            .expect("one is deaf");
+        kill(deaf, Signal::SIGKILL).expect("it lives");
+        next.logged(&["app=more: waits no longer"]);
+        next.message("READY=1");
+        for pid in [next.event("started"), next.event("started")].map(|event| event.pid) {
+            kill(pid, Signal::SIGKILL).expect("it lives");
+        }
+        next.signal(Signal::SIGINT);
+        next.ended();
+    }
+}
+
+#[test]
+fn a_listener_that_only_a_stranger_has_is_kept_for_the_next_master_for_a_while() {
+    let at = free_address();
+    let leaves = "(setsid env -i sh -c \"echo $$$$ > orphan; exec sleep 1000\" &); until test -s orphan; do :; done";
+    let config = format!(
+        "[app.web]\ngraceful_timeout = '20s'\nlisten = '{at}'\ncommand = ['/bin/sh', '-c', '''{leaves}; exec {}''']\n",
+        worker()
+    );
+    let mut run = Run::start(&config);
+    let first = run.event("started").pid;
+    let orphan = pid_in(run.path("orphan"));
+    kill_master(&mut run);
+    run.logged(&[
+        &format!("sleep (pid {orphan}) still has a listener of the preforkd with pid"),
+        "the next preforkd can take the listener over for",
+    ]);
+    assert!(!runs(first) && runs(orphan));
+    std::fs::remove_file(run.path("orphan")).expect("it was written");
+    let mut next = restart(&mut run, &config);
+    next.message("READY=1");
+    let second = next.event("started").pid;
+    let stream = std::net::TcpStream::connect(at).expect("it serves");
+    assert_eq!(ask(stream, "pid"), second.to_string());
+    run.logged(&["nothing is left of the preforkd with pid"]);
+    assert!(runs(orphan), "it may have left its app on purpose");
+    kill(orphan, Signal::SIGKILL).expect("it lives");
+    next.stop();
 }
 
 /// Of the tests themselves: whatever time a program would have.

@@ -325,6 +325,79 @@ fn an_app_that_is_not_running_is_not_waited_for() {
 }
 
 #[test]
+fn a_program_whose_workers_share_an_address_is_not_waited_for_either() {
+    build_front();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("bound");
+    drop(free);
+    let program = format!("command = '{}'", worker());
+    let apps = [
+        ("own", program.clone()),
+        ("tcp", format!("{program}\nlisten = '{port}'")),
+        ("off", format!("{program}\nenabled = false")),
+        (
+            "opt",
+            "command = ['sh', '-c', 'exit 3']\nrequired = false".into(),
+        ),
+    ];
+    let mut config = "[master]\ncontrol = 'control'\n[front]\nworkers = 2\n".to_owned();
+    for (name, keys) in apps {
+        config += &format!(
+            "[app.{name}]\n{keys}\n[site.{name}]\nlisten = 'unix:site.sock'\nhosts = '{name}.example'\napp = '{name}'\n"
+        );
+    }
+    let mut run = start(&config);
+    let serves = |run: &Run, name: &str| {
+        let answer = get(run, &format!("{name}.example"), "/echo");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{name}: {answer}");
+    };
+    let refused = |run: &Run, name: &str| {
+        let answer = get(run, &format!("{name}.example"), "/echo");
+        let (status, after, body) = parts(&answer, "Retry-After");
+        assert_eq!(status, "HTTP/1.1 503 Service Unavailable", "{name}");
+        assert_eq!(after, "1");
+        let text = "503 Service Unavailable: the application is not running\n";
+        assert_eq!(body, text);
+    };
+    refused(&run, "opt");
+    refused(&run, "off");
+    let file = run.path("app.toml");
+    let order = |words: &[&str]| {
+        let mut command = preforkd();
+        let command = command.args(words).arg("-c").arg(&file);
+        assert!(command.status().expect("preforkd runs").success());
+    };
+    order(&["start", "off"]);
+    serves(&run, "off");
+    for name in ["own", "tcp"] {
+        serves(&run, name);
+        // What comes meanwhile waits for the next worker.
+        std::thread::scope(|scope| {
+            let restart = scope.spawn(|| order(&["restart", name]));
+            (0..20).for_each(|_| serves(&run, name));
+            restart.join().expect("it is restarted");
+        });
+        order(&["stop", name]);
+        refused(&run, name);
+    }
+    // Workers of the front that come later know it, too.
+    let text = std::fs::read_to_string(&file).expect("it is there");
+    std::fs::write(
+        &file,
+        text.replace("'own.example'", "['own.example', 'new.example']"),
+    )
+    .expect("room");
+    order(&["reload"]);
+    refused(&run, "new");
+    refused(&run, "tcp");
+    for name in ["own", "tcp"] {
+        order(&["start", name]);
+        serves(&run, name);
+    }
+    run.stop();
+}
+
+#[test]
 fn a_program_without_a_handler_of_signals_is_told_to_end_when_its_responses_are_whole() {
     let waits = "takes no more requests of sites";
     // At a stop it comes after the front.

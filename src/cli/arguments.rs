@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::completions::Shell;
 use super::options;
 use crate::{plan, probe};
 
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// Check the configuration, report the first error, and exit.
     #[arg(short = 't', long)]
     pub(super) test: bool,
+    /// With -t, also load the applications, each as the user of its workers.
+    #[arg(long, requires = "test")]
+    pub(super) import: bool,
     /// Print the app.toml that does the same as the options, and exit.
     #[arg(long)]
     pub(super) print_config: bool,
@@ -44,7 +48,7 @@ pub(super) struct Arguments {
     pub(super) command: Option<Command>,
 }
 
-/// A request to a running master.
+/// A request to a running master, or what needs none.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Show all apps and workers of the running master.
@@ -61,6 +65,31 @@ pub(super) enum Command {
         #[arg(value_name = "SITE|URL", value_parser = purged)]
         what: Vec<String>,
     },
+    /// Look at the project in this folder and write an app.toml that serves it.
+    Init,
+    /// Print the configuration as it counts, with the place that each value comes from.
+    #[command(name = "config")]
+    Effective {
+        /// An application with its options, in place of a file.
+        #[arg(
+            value_name = "APPLICATION",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<OsString>,
+    },
+    /// Check what is served before it is deployed: for Django sites as manage.py check --deploy does, and what only the server knows.
+    Check {
+        /// An application with its options, in place of a file.
+        #[arg(
+            value_name = "APPLICATION",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<OsString>,
+    },
+    /// Show what a reload would replace, and why.
+    Plan,
     /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
     Reload {
         /// Only these apps take what the configuration says now; the others continue as they are.
@@ -93,6 +122,12 @@ pub(super) enum Command {
     },
     /// Reopen the log files, as with USR1.
     Reopen,
+    /// Print a script that lets a shell complete the command lines of preforkd.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
     /// The helper process that checks the configuration; started by the master only.
     #[command(hide = true)]
     CheckConfig {

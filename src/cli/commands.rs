@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::subject::COMMAND_LINE;
 use super::target::USUAL;
 use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
-use crate::client::metrics::{self, Metrics};
 use crate::client::{self, find};
 use crate::effects::host::ThisHost;
 use crate::logging;
 use crate::plan::Host;
 use crate::plan::control::Places;
+use preforkd_worker::metrics::{self, Metrics};
 
 /// Sends a command to a master. Returns what it answers, and the exit status.
 ///
@@ -53,12 +53,17 @@ pub(super) fn perform(
         }
         Command::Metrics => {
             let answer = ask("metrics")?;
-            let metrics: Option<Metrics> = serde_json::from_str(&answer).map_err(|error| {
+            let mut metrics: Metrics = serde_json::from_str(&answer).map_err(|error| {
                 let message = format!("the master's metrics are not valid JSON: {error} (is it another version of preforkd?)");
                 (message, FAILED)
             })?;
-            Ok(done(metrics::text(&metrics.unwrap_or_default())))
+            // One that has ended meanwhile is missing.
+            for app in &mut metrics.apps {
+                app.add_processes();
+            }
+            Ok(done(metrics::text(&metrics)))
         }
+        Command::Plan => ask("plan").map(done),
         Command::Purge { what } => ask(&about("purge", what)).map(done),
         Command::Reload { apps } => ask(&about("reload", apps)).map(done),
         Command::Start { apps } => ask(&about("start", apps)).map(done),
@@ -71,13 +76,17 @@ pub(super) fn perform(
         }
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
+        Command::Init
+        | Command::Effective { .. }
+        | Command::Check { .. }
+        | Command::Completions { .. } => unreachable!("these commands need no master"),
         Command::WriteLog { .. }
         | Command::Probe(_)
         | Command::Guard
         | Command::CheckConfig { .. }
         | Command::KeepCertificates
         | Command::WatchCertificates { .. } => {
-            unreachable!("helper processes send no requests to a master")
+            unreachable!("neither helper processes nor completions ask a master")
         }
     }
 }

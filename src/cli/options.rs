@@ -54,7 +54,13 @@ const SETTINGS: [Setting; 19] = [
     setting("user", Some('u'), "user", None, "USER"),
     setting("group", Some('g'), "group", None, "GROUP"),
     setting("umask", Some('m'), "umask", None, "MODE"),
-    setting("static", None, "static", Some("static-map"), "PREFIX=PATH"),
+    setting(
+        "static",
+        None,
+        "static",
+        Some("static-map"),
+        "PREFIX=PATH|django",
+    ),
     setting("timeout", None, "timeout", None, "TIME"),
     setting("graceful_timeout", None, "graceful-timeout", None, "TIME"),
     setting("keepalive_timeout", None, "keep-alive", None, "TIME"),
@@ -148,6 +154,9 @@ impl Setting {
             let values: Vec<_> = values.map(|value| quoted(&value)).collect();
             return format!("[{}]", values.join(", "));
         }
+        if self.key == "static" && values == ["django"] {
+            return quoted(first);
+        }
         if form.starts_with("table of ") {
             let pairs = values.iter().map(|pair| {
                 let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -219,7 +228,11 @@ pub(super) fn add_to(command: Command) -> Command {
         };
         match setting.value {
             "" => arg.action(ArgAction::SetTrue),
-            "NAME=VALUE" | "PREFIX=PATH" => arg
+            "PREFIX=PATH|django" => arg
+                .value_parser(ValueParser::new(mapping))
+                .value_name(setting.value)
+                .action(ArgAction::Append),
+            "NAME=VALUE" => arg
                 .value_parser(ValueParser::new(pair))
                 .value_name(setting.value)
                 .action(ArgAction::Append),
@@ -241,6 +254,14 @@ fn pair(text: &str) -> Result<String, String> {
     match text.split_once('=') {
         Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
         _ => Err("\"=\" is missing, with a name before it".into()),
+    }
+}
+
+/// A mapping of static files, or that Django names them.
+fn mapping(text: &str) -> Result<String, String> {
+    match text {
+        "django" => Ok(text.to_owned()),
+        text => pair(text),
     }
 }
 

@@ -256,6 +256,9 @@ fn in_words_of_toml(message: &str, key: Option<&str>, written: Option<&str>) -> 
             "a string" => ("a string", quoted()),
             "path string" => ("a path", quoted()),
             "a map" | "a table" => ("a table", format!("write {}", table(key))),
+            prefixes if prefixes.starts_with("a table of ") => {
+                (prefixes, format!("write {}", table(key)))
+            }
             "a boolean" => ("a boolean", "write true or false".to_owned()),
             other => match text.filter(|text| text.parse::<i64>().is_ok()) {
                 Some(number) if other.contains("number") => {

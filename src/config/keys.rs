@@ -23,6 +23,7 @@ use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
 use super::route::{Answered, Redirected};
 use super::schedule::{Expression, Scheduled};
+use super::static_files::StaticFiles;
 use super::table::{Apps, DefaultValue, Key, Table, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
@@ -49,6 +50,10 @@ tables! {
         pid_file: PathBuf = (none "none"), Reload;
         /// The folder for what outlasts a restart: certificates that were issued, and the accounts for that.
         state: PathBuf = (none "$STATE_DIRECTORY, else /var/lib/preforkd"), Reload;
+        /// Where a process of its own answers /metrics, in the text format of Prometheus, /healthz and /readyz.
+        metrics: Vec<Spanned<Entry>> = [], Reload;
+        /// How long all apps go on serving after the order to stop, while /readyz says 503.
+        lame_duck: Time = (none "none"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.
@@ -176,7 +181,7 @@ tables! {
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders and files to serve below a prefix of the URL, without entering Python.
-        static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload, only Wsgi;
+        static_files as "static": StaticFiles = {}, Reload, only Wsgi;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload, only Wsgi;
         /// The most header lines of a request; more are answered with 431.
@@ -356,7 +361,7 @@ tables! {
         /// The app that gets all requests that no route and no static file is for.
         app: String = (none "none"), Reload;
         /// Folders and files to serve below a prefix of the URL.
-        static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload;
+        static_files as "static": StaticFiles = {}, Reload;
         /// Which requests go where; what none of the routes is for is answered with 404.
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
@@ -646,7 +651,10 @@ impl App {
     /// The same app with these files only.
     pub fn with_files(&self, prefix: String, files: Spanned<Mapped>) -> Self {
         Self {
-            static_files: Value::without_place(BTreeMap::from([(prefix, files)])),
+            static_files: Value::without_place(StaticFiles {
+                mappings: BTreeMap::from([(prefix, files)]),
+                by_django: false,
+            }),
             ..self.clone()
         }
     }

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use toml::de::{DeTable, DeValue};
+
 use super::{Diagnostic, Place};
 
 /// A part of a configuration that was not written in a file, but by an option of the command line.
@@ -99,6 +101,36 @@ impl Sources {
         self.diagnostic(Place::at(at..at, "")).position()
     }
 
+    /// The number of the file that a position is in.
+    pub fn number_at(&self, at: usize) -> usize {
+        let after = self.0.partition_point(|source| source.start <= at);
+        after.saturating_sub(1)
+    }
+
+    /// A file by its number, as TOML without types and with references to variables; an empty table if it is none.
+    pub fn toml(&self, number: usize) -> toml::Table {
+        self.0[number].text.parse().unwrap_or_default()
+    }
+
+    /// Where the key `name` of the table at `path` stands in a file: its position, or the option; empty for what no option has written.
+    pub fn place_of(&self, number: usize, path: &[&str], name: &str) -> String {
+        let source = &self.0[number];
+        let parsed = DeTable::parse(&source.text).ok();
+        let span = parsed.and_then(|table| {
+            let mut table = table.into_inner();
+            for step in path {
+                match table.remove(*step)?.into_inner() {
+                    DeValue::Table(inner) => table = inner,
+                    _ => return None,
+                }
+            }
+            Some(table.get_key_value(name)?.0.span())
+        });
+        let span = span.unwrap_or_default();
+        let span = span.start + source.start..span.end + source.start;
+        self.diagnostic(Place::at(span, "")).position()
+    }
+
     /// The text of a file by its number, and the position of its first byte.
     pub(super) fn file(&self, number: usize) -> (&str, usize) {
         let source = &self.0[number];
@@ -129,7 +161,6 @@ impl Sources {
     }
 
     fn source(&self, at: usize) -> &Source {
-        let after = self.0.partition_point(|source| source.start <= at);
-        &self.0[after.saturating_sub(1)]
+        &self.0[self.number_at(at)]
     }
 }

@@ -643,7 +643,7 @@ fn variables_are_replaced_in_strings_of_every_key_and_never_in_keys() {
     let command = web.command.as_ref().expect("it is written");
     assert_eq!(command.to_vec(), ["run", words, "3 3", "x"]);
     assert_eq!(web.chdir.as_deref(), Some(&"/srv\n".into()));
-    let (prefix, mapped) = web.static_files.iter().next().expect("one");
+    let (prefix, mapped) = web.static_files.mappings.iter().next().expect("one");
     assert_eq!(
         (prefix.as_str(), mapped.get_ref().0.folder.to_str()),
         ("/${N}/", Some("3"))

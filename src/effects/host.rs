@@ -6,16 +6,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::{data_file, installed, interpreter, time_zone};
+use super::{data_file, inspect, installed, interpreter, loader, time_zone};
 use preforkd_worker::acme::Seen;
+use preforkd_worker::inspection::Inspection;
 
 use crate::parts::{self, Part};
 use crate::plan::{Credentials, FileState, Host, Launch, User};
 use crate::schedule::Zone;
+
+/// The most time that an application has to tell what it is: less than the check of a configuration may take as a whole.
+const INSPECTION: Duration = Duration::from_secs(40);
 
 /// The host of this process.
 pub struct ThisHost;
@@ -200,11 +205,18 @@ impl Host for ThisHost {
     /// Some installations put scripts (pyenv) in front of the real interpreter. A worker must not be the child of such a
     /// script, nor run it at every start.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String> {
-        if interpreter::is_script(path) {
-            interpreter::ask(path, launch)
-        } else {
-            Ok(path.to_owned())
+        let found = match interpreter::is_script(path) {
+            true => interpreter::ask(path, launch)?,
+            false => path.to_owned(),
+        };
+        match loader::refusal(&found, &installed::own()?) {
+            Some(refusal) => Err(refusal),
+            None => Ok(found),
         }
+    }
+
+    fn inspect(&self, app: &str, launch: &Launch, limit: Duration) -> Result<Inspection, String> {
+        inspect::inspect(app, launch, limit.min(INSPECTION), &mut |_| ())
     }
 
     fn own_environment(&self) -> Option<PathBuf> {

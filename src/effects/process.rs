@@ -5,6 +5,9 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::env;
+
+use crate::plan;
 
 /// The flags of a process that ends, dumps core, or was killed by a signal: PF_EXITING, PF_DUMPCORE and PF_SIGNALED of the kernel's
 /// include/linux/sched.h, which have not changed since Linux 2.6.
@@ -12,6 +15,12 @@ const EXITS: u32 = 0x4 | 0x200 | 0x400;
 
 /// SIGKILL in a set of signals as proc_pid_status(5) shows it.
 const KILL: u64 = 1 << (Signal::SIGKILL as u64 - 1);
+
+/// What the kernel calls a master.
+const MASTER: &[u8] = b"preforkd";
+
+/// More ancestors than a process has.
+const MOST_ANCESTORS: usize = 1000;
 
 /// What the kernel tells about a process in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +110,25 @@ pub fn variable(pid: Pid, name: &str) -> Option<Vec<u8>> {
         value.strip_prefix(b"=")
     })?;
     Some(value.to_vec())
+}
+
+/// The app of a preforkd that a process belongs to, as it says itself.
+pub fn app(pid: Pid) -> Option<String> {
+    let app = String::from_utf8(variable(pid, env::APP)?).ok()?;
+    plan::is_app_name(&app).then_some(app)
+}
+
+/// Whether a process belongs to an app, as it says itself, and no preforkd is among its ancestors: that was killed together with its guard.
+pub fn is_orphan(pid: Pid) -> bool {
+    app(pid).is_some() && !ancestors(pid).any(|stat| stat.name == MASTER)
+}
+
+fn ancestors(pid: Pid) -> impl Iterator<Item = Stat> {
+    let parent = |stat: &Stat| Stat::of(stat.parent).filter(|_| stat.parent.as_raw() > 0);
+    // They may change meanwhile.
+    std::iter::successors(Stat::of(pid), parent)
+        .skip(1)
+        .take(MOST_ANCESTORS)
 }
 
 /// The numbers of the sockets that a process has, once for each of its descriptors, as far as it may be examined: proc_pid_fd(5).

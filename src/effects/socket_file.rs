@@ -44,12 +44,17 @@ pub struct NotBound {
     pub text: String,
     /// Somebody listens there.
     pub in_use: bool,
+    /// The process that has made it listen has ended, and left it to others.
+    pub was_left: bool,
 }
 
 impl From<String> for NotBound {
     fn from(text: String) -> Self {
-        let in_use = false;
-        Self { text, in_use }
+        Self {
+            text,
+            in_use: false,
+            was_left: false,
+        }
     }
 }
 
@@ -412,12 +417,24 @@ fn remove_stale(
         )
         .into());
     }
-    let in_use = |text| NotBound { text, in_use: true };
+    let in_use = |text| NotBound {
+        text,
+        in_use: true,
+        was_left: false,
+    };
     let peer = peer_pid(&file);
     let has_ended = |pid| ended.contains(&Pid::from_raw(pid));
     match peer {
         Err(Errno::ECONNREFUSED) => {}
         Ok(pid) if has_ended(pid) => {}
+        Ok(pid) if pid > 0 && !Path::new(&format!("/proc/{pid}")).exists() => {
+            return Err(NotBound {
+                was_left: true,
+                ..in_use(format!(
+                    "a process is listening there to which process {pid}, which has ended, has left the socket (stop it first)"
+                ))
+            });
+        }
         Ok(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             // Shown only: a process can have any name.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -19,7 +19,7 @@ use crate::plan::LogFile;
 /// The maximum number of quoted lines: the place in Python code, and the exception.
 const LINES: usize = 3;
 /// The maximum number of quoted characters.
-const MAX_QUOTE: usize = 300;
+const MAX_QUOTE: usize = 600;
 /// The capacity of the pipe, in bytes: the default limit of pipe(7).
 const PIPE_SIZE: i32 = 1 << 20;
 /// The maximum number of bytes to read per turn: a process that writes a lot must not hold up the master.
@@ -98,6 +98,11 @@ impl Tail {
             last: VecDeque::new(),
         };
         Ok((tail, theirs))
+    }
+
+    /// The same, as it is lent.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
     }
 
     /// The descriptor to poll.

@@ -4,7 +4,7 @@
 //! answers what needs nobody else. [`layers`] is what a site has done with its requests and responses besides. [`upstream`] passes
 //! requests on to what answers the others. [`tls`] is the transport of listeners that speak it, and [`mod@h2`] that of HTTP/2.
 //! [`updates`] come from the master. [`acme`] orders certificates, in a process of its own, and [`proofs`] are what its authority asks for.
-//! [`counting`] counts requests, [`clients`] the connections of clients, and [`visits`] those of sites; [`crowds`] limits these. [`service`] holds these together, and [`serve`] is the life of the process.
+//! [`counting`] counts requests, [`clients`] the connections of clients, and [`visits`] those of sites; [`crowds`] limits these. [`metrics`] tells what is counted, in a process of its own. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
 
 pub mod acme;
@@ -18,6 +18,7 @@ pub mod h2;
 pub mod holding;
 pub mod hosts;
 pub mod layers;
+pub mod metrics;
 pub mod path;
 pub mod proofs;
 pub(crate) mod redirect;

@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use preforkd_front::{acme, check, tls};
+use preforkd_front::{acme, check, metrics, tls};
+use preforkd_worker::metrics::orders;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
     }
     let done = match () {
         () if is(check::COMMAND) => check::run(),
+        () if is(orders::COMMAND) => metrics::run(),
         () if is(acme::COMMAND) => acme::run(),
         () if is(acme::look::COMMAND) => acme::look::run(),
         () if is(acme::made::COMMAND) => acme::made::run(arguments),

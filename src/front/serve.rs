@@ -217,7 +217,7 @@ fn random() -> io::Result<(u64, u64)> {
 }
 
 /// A pipe to which a byte is written at SIGTERM and SIGINT. The stop order of the master comes over another one.
-fn signals() -> io::Result<(OwnedFd, Signals)> {
+pub(crate) fn signals() -> io::Result<(OwnedFd, Signals)> {
     let (reader, writer) = UnixStream::pair()?;
     reader.set_nonblocking(true)?;
     let come = Arc::new(AtomicBool::new(false));
@@ -230,7 +230,7 @@ fn signals() -> io::Result<(OwnedFd, Signals)> {
 
 /// What stops the worker besides the master.
 #[derive(Debug)]
-struct Signals(Arc<AtomicBool>);
+pub(crate) struct Signals(Arc<AtomicBool>);
 
 impl Life for Signals {
     fn interrupted(&mut self) -> bool {
@@ -254,6 +254,6 @@ fn set_title(passed: &Passed) {
     }
 }
 
-fn could_not<E: Into<io::Error>>(what: impl std::fmt::Display) -> impl Fn(E) -> String {
+pub(crate) fn could_not<E: Into<io::Error>>(what: impl std::fmt::Display) -> impl Fn(E) -> String {
     move |error| format!("could not {what}: {}", error.into())
 }

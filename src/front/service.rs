@@ -43,6 +43,8 @@ pub struct Front {
     proxy: Proxy,
     /// The numbers of the upstreams by their names.
     numbers: BTreeMap<String, usize>,
+    /// The addresses of those that the settings name, by their numbers.
+    fixed: BTreeMap<usize, Vec<At>>,
     /// The scripts that answer for upstreams, by their numbers.
     scripts: BTreeMap<usize, Scripts>,
     complaints: Rate,
@@ -67,6 +69,7 @@ impl Front {
     pub fn new(sites: Arc<Sites>, settings: &Settings, updates: Updates) -> Result<Self, String> {
         let mut proxy = Proxy::default();
         let (mut numbers, mut scripts) = (BTreeMap::new(), BTreeMap::new());
+        let mut fixed = BTreeMap::new();
         for (name, upstream) in &settings.upstreams {
             let parse = |text: &String| {
                 let address = Address::parse(text).ok_or_else(|| {
@@ -85,7 +88,9 @@ impl Front {
             }
             if !upstream.is_told {
                 let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
-                proxy.set_addresses(number, &addresses?, 0);
+                let addresses = addresses?;
+                proxy.set_addresses(number, &addresses, 0);
+                fixed.insert(number, addresses);
             }
             numbers.insert(name.clone(), number);
         }
@@ -95,6 +100,7 @@ impl Front {
             path: Normal::default(),
             proxy,
             numbers,
+            fixed,
             scripts,
             complaints: Rate::new(5, 10_000_000_000),
             updates,
@@ -237,13 +243,16 @@ impl Front {
     fn hear(&mut self, now: u64) {
         self.updates.take();
         while let Some(ready) = self.updates.next_upstream() {
-            // Others may be named in the settings of other front workers only. What has one address for all its workers keeps it while it
-            // is stopped.
-            if let Some(&number) = self.numbers.get(&ready.app)
-                && (!ready.refuses || self.proxy.is_told(number))
-            {
+            // Others may be named in the settings of other front workers only.
+            if let Some(&number) = self.numbers.get(&ready.app) {
+                let told = news::places(&ready);
+                // What has one address for all its workers has it until it is stopped.
+                let places = match self.fixed.get(&number) {
+                    Some(fixed) if told.is_empty() && !ready.refuses => fixed,
+                    _ => &told,
+                };
                 self.proxy.refuse(number, ready.refuses);
-                self.proxy.set_addresses(number, &news::places(&ready), now);
+                self.proxy.set_addresses(number, places, now);
             }
         }
         // From here on nothing goes to a worker that was taken out.
@@ -269,11 +278,13 @@ fn is_safe(method: &[u8]) -> bool {
 /// How the front uses an upstream.
 fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings {
     // No app has a name with a colon.
-    let shown = match name.contains(':') {
-        true => format!("upstream={name}"),
-        false => format!("app={name}"),
+    let is_ours = !name.contains(':');
+    let shown = match is_ours {
+        true => format!("app={name}"),
+        false => format!("upstream={name}"),
     };
     let mut settings = UpstreamSettings::of(shown, upstream);
+    settings.is_ours = is_ours;
     settings.protocol = upstream.speech.protocol;
     if !settings.protocol.is_http() {
         // A kept connection takes a process of php-fpm away from all others, and the other protocols end it with the response.

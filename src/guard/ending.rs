@@ -23,6 +23,9 @@ use crate::sys;
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(200);
 
+/// The longest time for which a listener is kept that only processes have which are not known.
+const MOST_FOR_OTHERS: Duration = Duration::from_secs(60);
+
 /// How long processes may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
 
@@ -48,6 +51,8 @@ pub(super) struct Ending {
     strangers: BTreeSet<Identity>,
     /// Records whose processes were killed, which is said once.
     killed: BTreeSet<usize>,
+    /// The process of which it was said last that it has a listener.
+    holder: Option<Pid>,
 }
 
 impl Ending {
@@ -63,6 +68,7 @@ impl Ending {
             known: BTreeMap::new(),
             strangers: BTreeSet::new(),
             killed: BTreeSet::new(),
+            holder: None,
         }
     }
 
@@ -74,17 +80,24 @@ impl Ending {
         loop {
             let now: HashMap<Pid, Stat> = process::all().collect();
             self.look(&now, is_first, getppid(), is_in_app);
+            let passed = self.began.elapsed();
+            let others = self.others(&now, passed);
             let known = self.known.keys().map(|known| known.pid);
-            self.handing.keep_held_by(known, self.began.elapsed());
+            let holders = known.chain(others.iter().copied());
+            self.handing.keep_held_by(holders, passed);
             self.say_left(&now);
             if std::mem::take(&mut is_first) {
                 self.say_whose();
             }
             if self.known.is_empty() {
-                info!("nothing is left of the preforkd with pid {master}");
-                return;
+                let Some(holder) = self.handing.holder(&others) else {
+                    info!("nothing is left of the preforkd with pid {master}");
+                    return;
+                };
+                self.say_holder(holder, &now, passed);
+                self.handing.wait(LONGEST);
+                continue;
             }
-            let passed = self.began.elapsed();
             if passed >= self.longest() + DEATH {
                 let number = processes(self.known.len());
                 error!(
@@ -107,6 +120,39 @@ impl Ending {
                 "cannot hand the listeners to the next preforkd: {error}; it binds each of them when the last process has closed it"
             );
         }
+    }
+
+    /// How long a listener is kept for the next master that only a process has which is not known.
+    fn most(&self) -> Duration {
+        let times = self.records.iter().map(|(_, record)| record.grace);
+        times.max().unwrap_or_default().min(MOST_FOR_OTHERS)
+    }
+
+    /// Those that have become orphans together with this one, and nothing shows that they are of an app: they may have left theirs on
+    /// purpose, and are not told to end. The next master is started by the same init system.
+    fn others(&self, now: &HashMap<Pid, Stat>, passed: Duration) -> Vec<Pid> {
+        let parent = getppid();
+        let is_one = |(pid, stat): &(&Pid, &Stat)| {
+            stat.runs && stat.parent == parent && stat.name != b"preforkd" && **pid != Pid::this()
+        };
+        match passed < self.most() {
+            true => now.iter().filter(is_one).map(|(pid, _)| *pid).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    fn say_holder(&mut self, holder: Pid, now: &HashMap<Pid, Stat>, passed: Duration) {
+        if self.holder.replace(holder) == Some(holder) {
+            return;
+        }
+        let name = now.get(&holder).map(|stat| stat.name.as_slice());
+        let name = String::from_utf8_lossy(name.unwrap_or_default());
+        let name: String = name.chars().filter(|c| !c.is_control()).collect();
+        let (master, time) = (self.master, self.most().saturating_sub(passed));
+        warn!(
+            "{name} (pid {holder}) still has a listener of the preforkd with pid {master}, and nothing shows that it belongs to an app (stop it); the next preforkd can take the listener over for {} s",
+            time.as_secs()
+        );
     }
 
     /// The longest time that any of them has.

@@ -59,6 +59,8 @@ pub(super) struct Handing {
     kept: Vec<Kept>,
     /// Where the next master asks for it, and the name of that place.
     door: Option<(UnixListener, String)>,
+    /// It has asked.
+    is_given: bool,
 }
 
 impl Handing {
@@ -76,6 +78,7 @@ impl Handing {
         Self {
             kept: kept.collect(),
             door: None,
+            is_given: false,
         }
     }
 
@@ -127,6 +130,17 @@ impl Handing {
         self.kept.retain(|kept| kept.holder.is_some());
     }
 
+    /// The first of these processes that has one of the sockets, unless the next master has them.
+    pub(super) fn holder(&self, processes: &[Pid]) -> Option<Pid> {
+        let has = |number: Option<u64>| self.kept.iter().any(|kept| Some(kept.number) == number);
+        let mut processes = processes
+            .iter()
+            .filter(|_| !self.kept.is_empty() && !self.is_given);
+        processes
+            .find(|pid| process::sockets(**pid).any(has))
+            .copied()
+    }
+
     /// Waits for so long, or until it has given the sockets to somebody who has asked, or a signal has come.
     pub(super) fn wait(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
@@ -137,7 +151,13 @@ impl Handing {
             let sources = door.map(|door| PollFd::new(door.as_fd(), PollFlags::POLLIN));
             let found = poll(&mut Vec::from_iter(sources), left);
             match (found, door) {
-                (Ok(1..), Some(door)) if !self.answer(door) => thread::sleep(BREATH),
+                (Ok(1..), Some(door)) => match self.answer(door) {
+                    true => {
+                        self.is_given = true;
+                        return;
+                    }
+                    false => thread::sleep(BREATH),
+                },
                 _ => return,
             }
         }

@@ -43,6 +43,14 @@ pub(super) enum Purpose {
 }
 
 impl Scope {
+    /// A reload of all apps.
+    pub(super) fn whole() -> Self {
+        Self {
+            all: true,
+            ..Self::default()
+        }
+    }
+
     /// What it is for.
     pub(super) fn purpose(&self) -> Purpose {
         let names = self.requests.iter().flat_map(|request| &request.names);
@@ -101,6 +109,8 @@ pub(super) enum Wanted {
     Reload,
     Start,
     Restart,
+    /// To be told what a reload would do.
+    Preview,
 }
 
 /// Clients that wait for the end of apps.

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::checks::Checks;
+use super::later::Later;
 use super::report;
 use super::schedules::Schedules;
 use super::selection::{StoppedBy, is_stopped_text};
@@ -39,6 +40,8 @@ pub(super) enum Command {
     Purge(Vec<String>),
     /// Reload, as with HUP; only some apps if they are named.
     Reload(BTreeSet<Name>),
+    /// Tell what a reload would do.
+    Plan,
     /// Name the file of the configuration.
     Configuration,
     /// Stop, as with TERM; only some apps if they are named.
@@ -65,6 +68,7 @@ impl Command {
                 Self::Purge(what.iter().map(|word| (*word).to_owned()).collect())
             }
             ["reload", ref names @ ..] => Self::Reload(named(names)),
+            ["plan"] => Self::Plan,
             ["configuration"] => Self::Configuration,
             ["stop", ref names @ ..] => Self::Stop(named(names)),
             ["start", ref names @ ..] if !names.is_empty() => Self::Start(named(names)),
@@ -90,6 +94,8 @@ pub(super) struct Whole<'a> {
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
     pub(super) stopped: BTreeMap<String, StoppedBy>,
+    /// The apps that are started when others are ready.
+    pub(super) later: Vec<Later>,
     pub(super) schedules: &'a Schedules,
     pub(super) checks: &'a Checks,
     /// The plan that runs.
@@ -326,11 +332,23 @@ fn status_json<W: World>(
             held: supervisor.is_held(),
             check_fails: whole.checks.fails(&workers.children, name),
             retry_in: retry_in(app, turn.now),
-            waits_for: app.waits.as_ref().map(|waits| waits.killed.to_string()),
+            waits_for: waits_for(app),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
         };
         app_json(turn, workers, name, &state, memory)
+    });
+    let later = whole.later.iter().map(|app| {
+        let counts = Counts {
+            wanted: app.wanted,
+            ..Counts::default()
+        };
+        let state = AppState {
+            counts,
+            waits_for: Some(app.waits_for.clone()),
+            ..AppState::default()
+        };
+        app_json(turn, workers, &app.name, &state, memory)
     });
     let stopped = whole.stopped.iter().map(|(name, by)| {
         let ending = workers.apps.get(name.as_str());
@@ -352,7 +370,7 @@ fn status_json<W: World>(
         "generation": whole.generation,
         "phase": whole.phase,
         "refused": whole.refused,
-        "apps": apps.chain(stopped).collect::<Vec<_>>(),
+        "apps": apps.chain(later).chain(stopped).collect::<Vec<_>>(),
         "sites": whole.plan.map(|plan| sites::summary(turn, workers, plan)).unwrap_or_default(),
         "scheduled": whole.schedules.status(turn.world.clock().wall),
     })
@@ -393,6 +411,14 @@ fn app_json<W: World>(
         "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),
     })
+}
+
+/// The earlier master whose rest an app waits for, and how a worker has failed beside that.
+fn waits_for(app: &App) -> Option<String> {
+    let waits = app.waits.as_ref()?;
+    let failure = app.failure.as_ref().filter(|_| waits.whole);
+    let failure = failure.map_or(String::new(), |how| format!("; its first worker {how}"));
+    Some(format!("{}{failure}", waits.killed))
 }
 
 /// When an app whose workers fail is tried again.

@@ -19,7 +19,7 @@ pub(super) struct Waits {
     pub(super) killed: Killed,
     since: Instant,
     /// For all of its processes, as a worker has failed beside them.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 /// When to look again, if apps wait.
@@ -80,7 +80,7 @@ impl<W: World> Master<W> {
         let (since, whole) = (self.turn.now, true);
         if let Some(app) = self.workers.apps.get_mut(name) {
             app.waits = Some(Waits {
-                killed,
+                killed: killed.clone(),
                 since,
                 whole,
             });

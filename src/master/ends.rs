@@ -5,8 +5,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Master;
+use super::census;
 use super::jobs::{Ended, Task};
 use super::leftovers::End;
+use super::worker_ends::is_out_of_memory;
 use super::world::{Exit, Rest, World};
 use crate::launcher::progress::Progress;
 use crate::release::State;
@@ -91,8 +93,10 @@ impl<W: World> Master<W> {
         // What a check leaves would become more with each one.
         let dies_whole = self.is_known(pid) && !self.jobs.is_run(pid);
         let dies_whole = dies_whole && (!cleanly || self.jobs.is_check(pid));
+        let is_worker = self.workers.children.get(pid).is_some();
+        let cpu = is_worker.then(|| self.turn.world.cpu(pid)).flatten();
         if let Some(exit) = self.turn.world.reap(pid, dies_whole) {
-            self.ended(pid, exit);
+            self.ended(pid, exit, cpu.unwrap_or_default());
         }
     }
 
@@ -100,14 +104,20 @@ impl<W: World> Master<W> {
         self.templates.is_template(pid) || self.jobs.is_job(pid)
     }
 
-    fn ended(&mut self, pid: Pid, exit: Exit) {
+    fn ended(&mut self, pid: Pid, exit: Exit, cpu: u64) {
         let turn = &mut self.turn;
         self.workers.forget(pid);
         let output = self.logs.last_output(turn, pid);
-        if let Some(child) = self.workers.remove_child(turn, pid) {
+        if let Some(child) = self.workers.children.get(pid) {
+            let out_of_memory = is_out_of_memory(turn, child, exit);
+            let cause = census::cause(child, exit, out_of_memory);
+            self.census.ended(turn, child, cause, cpu);
+            let Some(child) = self.workers.remove_child(turn, pid) else {
+                return;
+            };
             self.watch.end(pid);
             self.checks.end(&child);
-            self.worker_ended(&child, pid, exit, output.as_deref());
+            self.worker_ended(&child, pid, exit, out_of_memory, output.as_deref());
         } else if self.jobs.is_job(pid) {
             if let Some(job) = self.jobs.ended(turn, pid, exit, output) {
                 self.job_ended(job);
@@ -155,6 +165,7 @@ impl<W: World> Master<W> {
             }
             Task::Certificates => self.certificates_found(&job),
             Task::Keeper => self.keeper_ended(&job),
+            Task::Metrics => self.exporter.ended(turn, &job),
             Task::Recheck(_) if self.release.state() == &State::Stopped => {}
             Task::Recheck(target) => {
                 let (children, watch) = (&mut self.workers.children, &mut self.watch);

@@ -36,6 +36,8 @@ pub(super) enum Task {
     Certificates,
     /// Has certificates of sites issued.
     Keeper,
+    /// Answers `/metrics`.
+    Metrics,
 }
 
 /// The first worker of a generation, which is checked.
@@ -59,6 +61,7 @@ impl fmt::Display for Task {
             }
             Self::Certificates => f.write_str("watch of certificates"),
             Self::Keeper => f.write_str("order of certificates"),
+            Self::Metrics => f.write_str("metrics"),
         }
     }
 }
@@ -181,6 +184,7 @@ impl Jobs {
                 let task = &job.task;
                 let why = match task {
                     Task::Run(..) => "stop",
+                    Task::Metrics => "it is not needed any more, or replaced",
                     _ => "its result is no longer needed",
                 };
                 info!("{task} pid={pid}: sending SIGTERM ({why})");
@@ -258,9 +262,9 @@ impl Jobs {
         })
     }
 
-    /// Whether no job runs.
-    pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty()
+    /// Whether all jobs that run have such tasks.
+    pub(super) fn all(&self, which: impl Fn(&Task) -> bool) -> bool {
+        self.running.values().all(|job| which(&job.task))
     }
 }
 

@@ -133,7 +133,12 @@ impl Leftovers {
 
     /// Whether nothing is left of anything, when all workers have ended: a process in a session of its own might still listen. It has
     /// what is left of the `whole` time of the stop.
-    pub(super) fn are_gone<W: World>(&mut self, turn: &mut Turn<W>, whole: Duration) -> bool {
+    pub(super) fn are_gone<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        whole: Duration,
+        is_known: &dyn Fn(Pid) -> bool,
+    ) -> bool {
         let began = self.stop_began.unwrap_or(turn.now);
         let grace = whole.saturating_sub(turn.now.saturating_duration_since(began));
         if self.rests.is_empty() && !std::mem::replace(&mut self.looked_for_strangers, true) {
@@ -145,8 +150,7 @@ impl Leftovers {
                 grace,
             };
             self.end(Rest::Strangers, end);
-            // Everything that is known has ended.
-            self.act(turn, &|_| false);
+            self.act(turn, is_known);
         }
         self.rests.is_empty()
     }

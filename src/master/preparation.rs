@@ -459,6 +459,15 @@ impl Preparation {
             .is_some()
     }
 
+    /// What goes on with a configuration that was checked.
+    pub(super) fn what_runs(&self) -> Option<&'static str> {
+        match &self.step {
+            Some(Step::Opening(..)) => Some("the log files to be opened"),
+            Some(Step::Command(_) | Step::Blocked(_)) => Some("the commands `before`"),
+            Some(Step::Checking | Step::Ready) | None => None,
+        }
+    }
+
     /// The prepared candidate.
     pub(super) fn candidate(&self) -> Option<&Candidate> {
         self.candidate.as_ref()

@@ -21,7 +21,7 @@ pub(super) struct Proposal {
 impl Proposal {
     /// The configuration that was found while nothing runs yet.
     pub(super) fn first(found: Plan, choices: &Choices) -> Self {
-        Self::of_all(picked(found, choices))
+        Self::of_all(picked(found, choices, choices.scope()))
     }
 
     /// A plan of which every app is started anew.
@@ -91,9 +91,32 @@ impl Proposal {
         choices: &Choices,
         may_stay: impl Fn(&str) -> bool,
     ) -> Result<Self, String> {
+        Self::about(found, current, choices, choices.scope(), may_stay)
+    }
+
+    /// What a reload of all apps would make of the configuration that was found.
+    ///
+    /// # Errors
+    /// As those of [`Proposal::new`].
+    pub(super) fn of_reload(
+        found: Plan,
+        current: &Plan,
+        choices: &Choices,
+        may_stay: impl Fn(&str) -> bool,
+    ) -> Result<Self, String> {
+        Self::about(found, current, choices, &Scope::whole(), may_stay)
+    }
+
+    fn about(
+        found: Plan,
+        current: &Plan,
+        choices: &Choices,
+        scope: &Scope,
+        may_stay: impl Fn(&str) -> bool,
+    ) -> Result<Self, String> {
         let tasks_of = found.clone();
-        let found = picked(found, choices);
-        let made = match choices.scope() {
+        let found = picked(found, choices, scope);
+        let made = match scope {
             scope if scope.is_whole() => Self::whole(found, current, scope, may_stay),
             scope => Self::in_part(&found, current, scope)?,
         };
@@ -159,10 +182,11 @@ impl Proposal {
         let mut names = scope.names();
         names.extend(found.tasks_before(&names));
         let plan = current.clone().with_apps_of(found, &names);
-        let plan = plan.map_err(|(address, name)| {
-            format!(
+        let plan = plan.map_err(|(address, name)| match name.is_empty() {
+            true => format!("/metrics is answered at {address} (reload without naming apps)"),
+            false => format!(
                 "{address} is a listener of {name}, which keeps running as it is (reload {name} too)"
-            )
+            ),
         })?;
         let of_others = |name: &&String| !names.contains(*name);
         Ok(Self {
@@ -179,8 +203,8 @@ impl Proposal {
 }
 
 /// The configuration that was found with the apps that run.
-fn picked(found: Plan, choices: &Choices) -> Plan {
-    let named = choices.scope().names();
+fn picked(found: Plan, choices: &Choices, scope: &Scope) -> Plan {
+    let named = scope.names();
     found.only_started(
         |name, app| choices.runs(name, app),
         |name| named.contains(name),
@@ -217,6 +241,8 @@ mod tests {
             pid_file: None,
             control: None,
             usual_control: Vec::new(),
+            metrics: None,
+            lame_duck: None,
             listeners: listeners.collect(),
             apps,
             stopped: BTreeSet::new(),

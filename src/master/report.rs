@@ -23,6 +23,10 @@ pub enum Health {
     CheckFails,
     /// They wait for what an earlier master has left.
     Waits,
+    /// The same, and one has failed beside that.
+    FailedBeside,
+    /// They are started when others are ready.
+    Later,
     /// They are tried again.
     Failing,
     /// They are not.
@@ -339,6 +343,8 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
         Health::Well => "",
         Health::CheckFails => ", check fails",
         Health::Waits => ", waiting for what a killed preforkd has left",
+        Health::FailedBeside => ", failing, waiting for what a killed preforkd has left",
+        Health::Later => ", to be started later",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
         Health::NotStarted => ", not started",

@@ -220,6 +220,10 @@ impl<W: World> Master<W> {
         self.workers.changed = true;
         self.certificates.follow(turn, &mut self.jobs, &plan);
         self.keeper.follow(turn, &mut self.jobs, &plan);
+        self.census
+            .set(plan.metrics.is_some(), &mut self.workers.children);
+        self.exporter
+            .follow(turn, &mut self.jobs, &mut self.census, &plan, generation);
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);

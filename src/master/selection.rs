@@ -9,6 +9,7 @@ use super::Master;
 use super::choices::{Request, Wanted, join, unknown_app};
 use super::jobs::Task;
 use super::preparation::CHECK;
+use super::preview;
 use super::proposal::Proposal;
 use super::workers::App;
 use super::world::{ClientId, World};
@@ -64,15 +65,7 @@ impl<W: World> Master<W> {
         if let Some(reason) = self.choices.refuse_unknown(turn, known, &all) {
             return self.preparation.fail(turn, reason);
         }
-        let apps = &self.workers.apps;
-        let may_stay = |name: &str| {
-            let app = apps.get(name);
-            app.is_some_and(|app| {
-                let waits = app.waits.is_some();
-                let app = &app.supervisor;
-                !app.is_paused() && !app.is_in_trouble() && !app.is_held() && !waits
-            })
-        };
+        let may_stay = |name: &str| self.workers.may_stay(name);
         match Proposal::new(found, running, &self.choices, may_stay) {
             Ok(mut proposal) => {
                 proposal.must_start = must_start;
@@ -155,6 +148,34 @@ impl<W: World> Master<W> {
         self.check_first(client, names, Wanted::Restart);
     }
 
+    /// A client wants to know what a reload would do.
+    pub(super) fn preview(&mut self, client: ClientId) {
+        self.check_first(client, BTreeSet::new(), Wanted::Preview);
+    }
+
+    /// The configuration was checked for that.
+    fn checked_preview(&mut self, client: ClientId, found: Result<Plan, String>) {
+        let may_stay = |name: &str| self.workers.may_stay(name);
+        let told = match (found, &self.current) {
+            (Err(reason), _) if reason.is_empty() => {
+                Err("the configuration could not be checked".to_owned())
+            }
+            (Err(reason), _) => Err(format!("a reload would be refused: {reason}")),
+            (Ok(_), None) => Err("the first generation is still being started".to_owned()),
+            (Ok(found), Some(running)) => match running.lost_folder(&found) {
+                Some(why) => Err(format!("a reload would be refused: {why}")),
+                None => Proposal::of_reload(found, running, &self.choices, may_stay)
+                    .map(|proposal| preview::describe(running, &proposal))
+                    .map_err(|why| format!("a reload would be refused: {why}")),
+            },
+        };
+        let answer = match told {
+            Ok(text) => format!("ok\n{text}"),
+            Err(reason) => format!("error {reason}\n"),
+        };
+        self.turn.world.answer(client, &answer);
+    }
+
     /// Checks the configuration before a request is performed: a misspelt name is refused at once, whatever release goes on.
     fn check_first(&mut self, client: ClientId, names: BTreeSet<Name>, wanted: Wanted) {
         match self.turn.world.start_check() {
@@ -166,7 +187,7 @@ impl<W: World> Master<W> {
             Err(error) => {
                 let nothing = match wanted {
                     Wanted::Restart => "; nothing was stopped",
-                    Wanted::Reload | Wanted::Start => "",
+                    Wanted::Reload | Wanted::Start | Wanted::Preview => "",
                 };
                 let answer = format!(
                     "error cannot start the process that checks the configuration: {error}{nothing}\n"
@@ -183,8 +204,10 @@ impl<W: World> Master<W> {
         let Some((names, wanted)) = self.choices.take_checked(client) else {
             return;
         };
-        if wanted == Wanted::Restart {
-            return self.checked_restart(client, names, found);
+        match wanted {
+            Wanted::Restart => return self.checked_restart(client, names, found),
+            Wanted::Preview => return self.checked_preview(client, found),
+            Wanted::Reload | Wanted::Start => {}
         }
         let known = |name: &str, found: &Plan| {
             found.knows(name) || self.plan().is_some_and(|plan| plan.runs(name))

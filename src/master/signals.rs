@@ -7,6 +7,7 @@ use log::{debug, info, warn};
 use nix::sys::signal::Signal;
 
 use super::control::{self, Command};
+use super::jobs::Task;
 use super::sites;
 use super::stop_order::StopOrder;
 use super::workers::App;
@@ -55,7 +56,7 @@ impl<W: World> Master<W> {
 
     fn perform_request(&mut self, from: &str, request: Request) {
         match request {
-            Request::Reload if self.is_stopping() => {
+            Request::Reload if self.is_ending() => {
                 info!("{from}: not reloading: the master is stopping");
             }
             Request::Reload => {
@@ -70,10 +71,17 @@ impl<W: World> Master<W> {
                 self.end_templates(|_| true);
                 self.hurry(Duration::ZERO);
             }
-            Request::Stop => {
-                info!("{from}: stopping; workers finish their requests");
+            Request::Stop if self.stops_at.is_some() => {
+                info!("{from}: stopping without waiting any longer; workers finish their requests");
                 self.stop(&Event::Stop);
             }
+            Request::Stop => match self.lame_duck() {
+                Some(time) => self.stop_after(from, time),
+                None => {
+                    info!("{from}: stopping; workers finish their requests");
+                    self.stop(&Event::Stop);
+                }
+            },
             Request::StopNow => {
                 info!("{from}: stopping; workers have one second (send it again to kill them)");
                 self.stop(&Event::StopNow);
@@ -81,7 +89,7 @@ impl<W: World> Master<W> {
             }
             Request::More => self.scale_all(from, 1),
             Request::Fewer => self.scale_all(from, -1),
-            Request::Pause if self.is_stopping() => {
+            Request::Pause if self.is_ending() => {
                 info!("{from}: not pausing: the master is stopping");
             }
             Request::Pause if self.turn.world.has_terminal() => {
@@ -121,9 +129,8 @@ impl<W: World> Master<W> {
         match Command::parse(request) {
             Some(Command::Status) => self.control.add_status(&self.workers, client),
             Some(Command::Metrics) => {
-                let plan = self.current.as_ref();
-                let metrics = plan.map(|plan| sites::metrics(&self.turn, &self.workers, plan));
-                let answer = format!("ok\n{}\n", metrics.unwrap_or_default());
+                let metrics = serde_json::to_string(&self.metrics()).unwrap_or_default();
+                let answer = format!("ok\n{metrics}\n");
                 self.turn.world.answer(client, &answer);
             }
             Some(Command::Purge(what)) => {
@@ -143,8 +150,12 @@ impl<W: World> Master<W> {
                 self.perform_request("control", Request::Stop);
             }
             Some(
-                Command::Reload(_) | Command::Start(_) | Command::Stop(_) | Command::Restart(_),
-            ) if self.is_stopping() => {
+                Command::Plan
+                | Command::Reload(_)
+                | Command::Start(_)
+                | Command::Stop(_)
+                | Command::Restart(_),
+            ) if self.is_ending() => {
                 self.turn
                     .world
                     .answer(client, "error the master is stopping\n");
@@ -153,6 +164,7 @@ impl<W: World> Master<W> {
                 self.choices.request_all(Some(client));
                 self.perform_request("control", Request::Reload);
             }
+            Some(Command::Plan) => self.preview(client),
             Some(Command::Reload(names)) => self.reload_some(client, names),
             Some(Command::Start(names)) => self.start(client, names),
             Some(Command::Stop(names)) => self.stop_some(client, names, false),
@@ -204,8 +216,40 @@ impl<W: World> Master<W> {
         *self.release.state() == State::Stopped
     }
 
+    /// Whether the master is stopping, or is about to.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_stopping() || self.stops_at.is_some()
+    }
+
+    /// How long all apps go on serving after the order to stop; no longer before the first generation is ready.
+    pub(super) fn lame_duck(&self) -> Option<Duration> {
+        let plan = self.current.as_ref()?;
+        plan.lame_duck.filter(|_| self.release.outcome().is_some())
+    }
+
+    /// Tells everybody that the stop begins after this time, and goes on serving until then.
+    fn stop_after(&mut self, from: &str, time: Duration) {
+        let shown = report::short(time);
+        info!(
+            "{from}: stopping in {shown} (lame_duck); until then all apps go on serving (send it again to stop at once)"
+        );
+        self.stops_at = Some(self.turn.now + time);
+        let line = self.status_line();
+        self.turn.world.notify_init(&Notice::Stopping(line));
+        self.workers.changed = true;
+    }
+
+    /// Begins a stop that was put off, if it is time.
+    pub(super) fn stop_in_time(&mut self) {
+        if self.stops_at.is_some_and(|at| at <= self.turn.now) {
+            info!("stopping; workers finish their requests");
+            self.stop(&Event::Stop);
+        }
+    }
+
     /// Begins the stop. The event determines the time limits of workers, and after [`Event::StopNow`] there is no order.
     pub(super) fn stop(&mut self, event: &Event) {
+        self.stops_at = None;
         self.leftovers.stop(self.turn.now);
         if *event == Event::Stop
             && let Some(plan) = self.plan()
@@ -224,7 +268,8 @@ impl<W: World> Master<W> {
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.choices.give_up(&mut self.turn);
-        self.jobs.abandon(&mut self.turn, |_| true);
+        self.jobs
+            .abandon(&mut self.turn, |task| *task != Task::Metrics);
         let names = self.workers.names().into_iter();
         let (later, at_once): (Vec<_>, Vec<_>) = names.partition(|name| self.stop_order.has(name));
         for name in &at_once {

@@ -2,12 +2,10 @@
 //!
 //! They are numbers that those workers have written: nothing follows from them.
 
-use std::collections::BTreeMap;
-
 use log::info;
-use preforkd_worker::counters::{self, Counts};
+use preforkd_worker::counters::Counts;
 use preforkd_worker::front::Outline;
-use preforkd_worker::gauges::{self, Upstream};
+use preforkd_worker::metrics::sites;
 use preforkd_worker::purges;
 use serde_json::{Value, json};
 
@@ -32,114 +30,60 @@ impl<'a> Front<'a> {
         })
     }
 
-    /// The counters of all sites, in their order; for each those of its routes, the first of which is for no route.
-    fn counts<W: World>(&self, turn: &Turn<W>) -> Vec<Vec<Counts>> {
-        let keys_of = |site: &Outline| -> Vec<u64> {
-            let routes = site.routes.iter().map(String::as_str);
-            let routes = [""].into_iter().chain(routes);
-            routes
-                .map(|route| counters::key(&site.name, route))
-                .collect()
-        };
-        let keys: Vec<_> = self.sites.iter().flat_map(keys_of).collect();
-        let read = turn.world.counters(&self.name, &keys);
-        let mut read = read.iter().map(|words| Counts::decode(words));
-        let of_site = |site: &Outline| read.by_ref().take(site.routes.len() + 1).collect();
-        self.sites.iter().map(of_site).collect()
-    }
-
-    /// The states of all upstreams: what waits in all workers of the front together, and the addresses as the worker sees them that sees
-    /// the fewest of them in order.
-    fn upstreams<W: World>(
-        &self,
-        turn: &Turn<W>,
-        workers: &Workers,
-    ) -> BTreeMap<&'a str, Upstream> {
-        let names = self.sites.iter().flat_map(|site| &site.upstreams);
-        let mut all: BTreeMap<&str, Upstream> = BTreeMap::new();
-        for name in names {
-            all.entry(name.as_str()).or_default();
-        }
-        let mut first = true;
-        for (pid, child) in workers.children.of(&self.name) {
-            let Some(record) = child.record.filter(|_| !child.leaves) else {
-                continue;
-            };
-            let words = turn.world.gauges(&self.name, record);
-            let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
-            let mut said = false;
-            for (name, all) in &mut all {
-                if let Some(one) = gauges::read(&words, pid, name) {
-                    said = true;
-                    all.waiting += one.waiting;
-                    if first || one.available < all.available {
-                        (all.addresses, all.available) = (one.addresses, one.available);
-                    }
-                }
-            }
-            first &= !said;
-        }
-        all
-    }
-
-    /// The open connections of all sites, in their order, also those of workers that end.
-    fn visits<W: World>(&self, turn: &Turn<W>, workers: &Workers) -> Vec<u64> {
-        let mut all = vec![0; self.sites.len()];
-        for (pid, child) in workers.children.of(&self.name) {
-            let Some(record) = child.record else {
-                continue;
-            };
-            let words = turn.world.gauges(&self.name, record);
-            let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
-            for (all, site) in all.iter_mut().zip(self.sites) {
-                *all += gauges::connections(&words, pid, &site.name);
-            }
-        }
-        all
-    }
-
-    fn connections<W: World>(&self, turn: &Turn<W>, workers: &Workers) -> u64 {
+    fn read<W: World>(&self, turn: &Turn<W>, workers: &Workers) -> sites::Front {
+        let mut connections = 0;
         let children = workers.children.of(&self.name);
-        let of_child = children.filter_map(|(_, child)| {
+        let known = children.filter_map(|(pid, child)| {
+            let record = child.record?;
             let age = turn.now.saturating_duration_since(child.asked_for);
-            let seen = turn.world.read(&self.name, child.record?, age)?;
-            Some(seen.connections)
+            let seen = turn.world.read(&self.name, record, age);
+            connections += seen.map_or(0, |seen| seen.connections);
+            Some(sites::Worker {
+                pid: u32::try_from(pid.as_raw()).unwrap_or_default(),
+                record,
+                leaves: child.leaves,
+            })
         });
-        of_child.sum()
+        let known: Vec<_> = known.collect();
+        let board = Board {
+            turn,
+            app: &self.name,
+        };
+        sites::Front::read(&board, self.sites, &known, connections)
     }
 }
 
-/// The upstreams of a site, all together.
-fn together(site: &Outline, upstreams: &BTreeMap<&str, Upstream>) -> Upstream {
-    let of = site
-        .upstreams
-        .iter()
-        .filter_map(|name| upstreams.get(name.as_str()));
-    of.fold(Upstream::default(), |sum, one| Upstream {
-        waiting: sum.waiting + one.waiting,
-        addresses: sum.addresses + one.addresses,
-        available: sum.available + one.available,
-    })
+/// The scoreboard of the front.
+struct Board<'a, W> {
+    turn: &'a Turn<W>,
+    app: &'a Name,
+}
+
+impl<W: World> sites::Memory for Board<'_, W> {
+    fn counters(&self, keys: &[u64]) -> Vec<Vec<u64>> {
+        self.turn.world.counters(self.app, keys)
+    }
+
+    fn gauges(&self, record: u32) -> Vec<u64> {
+        self.turn.world.gauges(self.app, record)
+    }
 }
 
 /// A few numbers of each site, for the status.
 pub(super) fn summary<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) -> Vec<Value> {
-    let Some(front) = Front::of(plan) else {
+    let Some(front) = metrics(turn, workers, plan) else {
         return Vec::new();
     };
-    let (counts, upstreams) = (front.counts(turn), front.upstreams(turn, workers));
-    let sites = front.sites.iter().zip(counts);
-    let sites = sites.zip(front.visits(turn, workers));
-    let summary = sites.map(|((site, counts), connections)| {
-        let state = together(site, &upstreams);
+    let summary = front.sites.iter().map(|site| {
+        let counts = || site.routes.iter().map(|route| &route.counts);
         json!({
             "name": site.name,
-            "connections": connections,
-            "requests": counts.iter().map(Counts::requests).sum::<u64>(),
-            "errors": counts.iter().map(Counts::errors).sum::<u64>(),
-            "waiting": state.waiting,
-            "upstreams": state.addresses,
-            "available": state.available,
+            "connections": site.connections,
+            "requests": counts().map(Counts::requests).sum::<u64>(),
+            "errors": counts().map(Counts::errors).sum::<u64>(),
+            "waiting": site.waiting,
+            "upstreams": site.upstreams,
+            "available": site.available,
         })
     });
     summary.collect()
@@ -192,47 +136,13 @@ fn target(url: &str) -> Option<(&str, String)> {
     Some((host, format!("{slash}{target}")))
 }
 
-/// All that was counted.
-pub(super) fn metrics<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) -> Value {
-    let Some(front) = Front::of(plan) else {
-        return json!({});
-    };
-    let (counts, upstreams) = (front.counts(turn), front.upstreams(turn, workers));
-    let others = turn
-        .world
-        .counters(&front.name, &[counters::NO_SITE, counters::HANDSHAKES]);
-    let other = |at: usize| others.get(at).map(Vec::as_slice).unwrap_or_default();
-    let sites = front.sites.iter().zip(counts);
-    let sites = sites.zip(front.visits(turn, workers));
-    let sites = sites.map(|((site, counts), connections)| {
-        let state = together(site, &upstreams);
-        let routes = site.routes.iter().map(String::as_str);
-        let routes = [""].into_iter().chain(routes).zip(counts);
-        let routes = routes.map(|(route, counts)| json!({"route": route, "counts": counts}));
-        json!({
-            "name": site.name,
-            "connections": connections,
-            "upstreams": state.addresses,
-            "available": state.available,
-            "routes": routes.collect::<Vec<_>>(),
-        })
-    });
-    let sites: Vec<_> = sites.collect();
-    let upstreams = upstreams.iter().map(|(name, state)| {
-        json!({
-            "name": name,
-            "waiting": state.waiting,
-            "addresses": state.addresses,
-            "available": state.available,
-        })
-    });
-    json!({
-        "connections": front.connections(turn, workers),
-        "handshakes": counters::decode_handshakes(other(1)),
-        "no_site": Counts::decode(other(0)),
-        "sites": sites,
-        "upstreams": upstreams.collect::<Vec<_>>(),
-    })
+/// All that was counted, if there are sites.
+pub(super) fn metrics<W: World>(
+    turn: &Turn<W>,
+    workers: &Workers,
+    plan: &Plan,
+) -> Option<sites::Front> {
+    Some(Front::of(plan)?.read(turn, workers))
 }
 
 #[cfg(test)]

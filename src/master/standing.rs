@@ -106,6 +106,7 @@ impl<W: World> Master<W> {
         }
         let (turn, jobs) = (&mut self.turn, &mut self.jobs);
         self.preparation.run_commands(turn, jobs, owed);
+        self.workers.changed = true;
         None
     }
 

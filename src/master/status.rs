@@ -7,6 +7,7 @@ use super::world::World;
 use super::{Master, Outcome, stop_order};
 use crate::plan::App;
 use crate::release::{Release, State};
+use crate::supervisor::Counts;
 
 /// The time for what goes on before a configuration is there.
 const UNKNOWN: Duration = Duration::from_secs(60);
@@ -20,13 +21,14 @@ impl<W: World> Master<W> {
             .candidate()
             .map(|candidate| &candidate.plan);
         let plans = self.current.iter().chain(candidate);
-        match phase(&self.release) {
+        match self.phase() {
             "ready" => self.init.settled(),
             "stopping" => {
                 let runs = self.schedules.time_to_stop();
                 let chains =
                     plans.filter_map(|plan| stop_order::longest(&plan.apps, App::time_to_stop));
-                let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
+                let before = self.lame_duck().unwrap_or_default();
+                let longest = || before + chains.chain(runs).max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);
             }
@@ -49,6 +51,7 @@ impl<W: World> Master<W> {
         let apps = apps.map(|(name, app)| {
             let supervisor = &app.supervisor;
             let health = match report::Health::of(supervisor) {
+                _ if app.waits.as_ref().is_some_and(|waits| waits.whole) => Health::FailedBeside,
                 _ if app.waits.is_some() => Health::Waits,
                 Health::Well if self.checks.fails(&self.workers.children, name) => {
                     Health::CheckFails
@@ -58,6 +61,15 @@ impl<W: World> Master<W> {
             };
             (&**name, supervisor.counts(), health)
         });
+        let later = self.later();
+        let later = later.iter().map(|app| {
+            let counts = Counts {
+                wanted: app.wanted,
+                ..Counts::default()
+            };
+            (&*app.name, counts, Health::Later)
+        });
+        let apps = apps.chain(later);
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
         let gone = stopped.filter(|name| {
             let app = self.workers.apps.get(name.as_str());
@@ -73,9 +85,17 @@ impl<W: World> Master<W> {
         self.init.update(status)
     }
 
+    /// The phase of the master, in one word for the status.
+    pub(super) fn phase(&self) -> &'static str {
+        match self.stops_at {
+            Some(_) => "stopping",
+            None => phase(&self.release),
+        }
+    }
+
     pub(super) fn status_line(&self) -> String {
         let status = &self.init.status;
-        let running = match (self.release.current(), self.is_stopping()) {
+        let running = match (self.release.current(), self.is_ending()) {
             (_, true) if self.outcome != Outcome::Stopped => {
                 return self.refused.clone().unwrap_or_default();
             }
@@ -90,8 +110,8 @@ impl<W: World> Master<W> {
     }
 }
 
-/// The phase of the master, in one word for the status.
-pub(super) fn phase(release: &Release) -> &'static str {
+/// The phase of the release.
+fn phase(release: &Release) -> &'static str {
     match (release.state(), release.current()) {
         (State::Stopped, _) => "stopping",
         (_, None) => "starting",

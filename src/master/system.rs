@@ -15,6 +15,8 @@ use mio::Interest;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::metrics::orders::Orders;
+use preforkd_worker::metrics::processes;
 use preforkd_worker::scoreboard::Snapshot;
 
 use super::world::{
@@ -24,6 +26,7 @@ use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
+use crate::effects::census::Census;
 use crate::effects::certificate_keeper::CertificateKeeper;
 use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::config_check::{ConfigCheck, Configuration};
@@ -44,6 +47,7 @@ use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
 use crate::effects::updates::Updates;
+use crate::guard::orphans::Orphans;
 use crate::guard::table::Files;
 use crate::guard::waiting::Earlier;
 use crate::launcher::progress::{Launching, Progress};
@@ -57,6 +61,7 @@ mod control_file;
 mod guarded;
 mod listeners;
 mod logs;
+mod metrics;
 mod notices;
 mod pid_file;
 mod sessions;
@@ -103,6 +108,8 @@ pub(super) struct System {
     challenges: Option<Rc<OwnedFd>>,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
+    /// What the process that answers `/metrics` reads, once there has been one.
+    census: Option<Census>,
     /// The private listeners over which first workers are checked.
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
@@ -136,7 +143,7 @@ impl System {
         listeners: Listeners,
         mut signals: Signals,
         ready_fd: Option<ReadyFd>,
-        earlier: Vec<Earlier>,
+        (earlier, orphans): (Vec<Earlier>, Orphans),
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -174,6 +181,7 @@ impl System {
             certificate_keeper: None,
             challenges: None,
             scoreboards: BTreeMap::new(),
+            census: None,
             privates: BTreeMap::new(),
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
@@ -188,7 +196,7 @@ impl System {
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
-            guarded: Guarded::new(&files, earlier),
+            guarded: Guarded::new(&files, earlier, orphans),
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
@@ -555,6 +563,23 @@ impl World for System {
     fn gauges(&self, app: &Name, record: u32) -> Vec<u64> {
         let board = self.scoreboards.get(app);
         board.map(|board| board.gauges(record)).unwrap_or_default()
+    }
+
+    fn write_census(&mut self, size: u64, changes: &[(u64, Vec<u64>)]) -> io::Result<()> {
+        self.census()?.write(size, changes)
+    }
+
+    fn start_metrics(
+        &mut self,
+        wanted: &plan::Metrics,
+        orders: &Orders,
+        generation: Generation,
+    ) -> io::Result<Pid> {
+        self.start_exporter(wanted, orders, generation)
+    }
+
+    fn cpu(&mut self, pid: Pid) -> Option<u64> {
+        processes::cpu(u32::try_from(pid.as_raw()).ok()?)
     }
 
     fn mark(&mut self, app: &Name, record: u32) -> io::Result<()> {

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::jobs::Jobs;
 use super::leftovers::End;
 use super::templates::Templates;
+use super::turn::Turn;
 use super::workers::children::{Child, Children};
 use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
@@ -26,13 +27,11 @@ impl<W: World> Master<W> {
         child: &Child,
         pid: Pid,
         exit: Exit,
+        out_of_memory: bool,
         output: Option<&str>,
     ) {
         let now = self.turn.now;
         let sent = child.signalled.map(|(signal, _)| signal);
-        let out_of_memory = matches!(exit, Exit::Signal(Signal::SIGKILL, _))
-            && sent != Some(Signal::SIGKILL)
-            && self.turn.world.out_of_memory();
         let mut death = report::death(child, exit, now, out_of_memory);
         let tag = report::Tag(child, pid);
         let background = self.background(child, pid, exit);
@@ -59,7 +58,10 @@ impl<W: World> Master<W> {
             self.leftovers.end(*rest, end);
         }
         let failed_beside = match end {
-            Event::Exited(_) if !waits => self.failed_beside(&child.app),
+            // A program that cannot be executed fails without the others as well.
+            Event::Exited(_) if !waits && child.not_executed.is_none() => {
+                self.failed_beside(&child.app)
+            }
             _ => None,
         };
         let actions = match waits {
@@ -70,7 +72,7 @@ impl<W: World> Master<W> {
                 self.workers.handle(&child.app, leaves, now)
             }
             false => {
-                let left = failed_beside.map(|_| Event::EarlierLeft(true));
+                let left = failed_beside.as_ref().map(|_| Event::EarlierLeft(true));
                 let events = left.into_iter().chain([end]).collect();
                 self.workers.handle(&child.app, events, now)
             }
@@ -234,6 +236,14 @@ impl<W: World> Master<W> {
             child.strays = strays;
         }
     }
+}
+
+/// Whether the kernel has killed a worker because memory ran out. It is asked once for each.
+pub(super) fn is_out_of_memory<W: World>(turn: &mut Turn<W>, child: &Child, exit: Exit) -> bool {
+    let sent = child.signalled.map(|(signal, _)| signal);
+    matches!(exit, Exit::Signal(Signal::SIGKILL, _))
+        && sent != Some(Signal::SIGKILL)
+        && turn.world.out_of_memory()
 }
 
 fn fails(actions: &[Action]) -> bool {

@@ -130,6 +130,15 @@ pub(super) struct Workers {
 }
 
 impl Workers {
+    /// Whether an app whose plan has not changed runs as it should, so that a reload may leave it alone.
+    pub(super) fn may_stay(&self, name: &str) -> bool {
+        self.apps.get(name).is_some_and(|app| {
+            let waits = app.waits.is_some();
+            let app = &app.supervisor;
+            !app.is_paused() && !app.is_in_trouble() && !app.is_held() && !waits
+        })
+    }
+
     /// Gives an app a plan for a generation; creates the app if it is new.
     pub(super) fn configure(&mut self, name: &Name, generation: Generation, plan: plan::App) {
         let app = self.apps.entry(name.clone()).or_insert_with(|| App {

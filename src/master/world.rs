@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::metrics::orders::Orders;
 use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
@@ -158,21 +159,36 @@ pub enum Left<'a> {
 }
 
 /// An earlier master, which was killed or has crashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Killed {
-    /// Its process.
-    pub master: Pid,
-    /// Its guard, which ends what is left.
-    pub guard: Pid,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Killed {
+    /// Its guard ends what is left.
+    Guarded {
+        /// Its process.
+        master: Pid,
+        /// Its guard.
+        guard: Pid,
+    },
+    /// Its guard was killed too.
+    Alone {
+        /// One of its workers.
+        worker: Pid,
+        /// The name of that.
+        name: String,
+    },
 }
 
 impl std::fmt::Display for Killed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { master, guard } = self;
-        write!(
-            f,
-            "what the preforkd with pid {master}, which was killed or has crashed, has left (pid {guard} ends it within its graceful_timeout)"
-        )
+        match self {
+            Self::Guarded { master, guard } => write!(
+                f,
+                "what the preforkd with pid {master}, which was killed or has crashed, has left (pid {guard} ends it within its graceful_timeout)"
+            ),
+            Self::Alone { worker, name } => write!(
+                f,
+                "{name} (pid {worker}), which has its address, a worker of a preforkd that was killed together with its guard (it ends when its requests are answered; `kill -9 {worker}` ends it now)"
+            ),
+        }
     }
 }
 
@@ -500,6 +516,26 @@ pub trait World {
     /// # Errors
     /// The memory cannot be written.
     fn succeed(&mut self, app: &Name, record: u32) -> io::Result<()>;
+
+    /// Makes these changes in the census, at places in bytes. It is to have this size.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    fn write_census(&mut self, size: u64, changes: &[(u64, Vec<u64>)]) -> io::Result<()>;
+
+    /// Starts the job that answers `/metrics`, with the listeners of this generation.
+    ///
+    /// # Errors
+    /// The system refuses, or an app has no scoreboard.
+    fn start_metrics(
+        &mut self,
+        wanted: &plan::Metrics,
+        orders: &Orders,
+        generation: Generation,
+    ) -> io::Result<Pid>;
+
+    /// The processor time of a process that was not reaped, in microseconds.
+    fn cpu(&mut self, pid: Pid) -> Option<u64>;
 
     // Listeners.
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use preforkd_worker::contract::Kind;
+use preforkd_worker::env;
 use preforkd_worker::front::{Outline, Speech};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,8 @@ pub struct App {
     pub speech: Speech,
     /// What the front reaches each worker by, if the workers have listeners of their own for that.
     pub own_listener: Option<OwnListener>,
+    /// Whether sites name the app.
+    pub is_reached: bool,
     /// Whether sites name the app and each worker has an address of its own, which front workers are told.
     pub is_told: bool,
     /// What its standard input is.
@@ -175,6 +179,7 @@ impl App {
             own_address: None,
             speech: Speech::default(),
             own_listener: None,
+            is_reached: false,
             is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
@@ -271,6 +276,16 @@ pub struct Launch {
     pub umask: Option<u32>,
     /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable.
     pub settings: Option<Secret>,
+}
+
+impl Launch {
+    /// The process that loads the application of a Python worker, tells of it and ends.
+    pub fn for_inspection(&self) -> Self {
+        let mut launch = self.clone();
+        let kind = Kind::Inspection.name().to_owned();
+        launch.env.insert(env::KIND.into(), kind);
+        launch
+    }
 }
 
 /// A text that is shown nowhere.

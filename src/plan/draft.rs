@@ -110,6 +110,7 @@ impl Draft<'_> {
             policy,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            is_reached: self.reached.has(self.name),
             is_told: own_listener.is_some() || own_address.is_some() && self.reached.has(self.name),
             own_listener,
             own_address,

@@ -1,9 +1,10 @@
 //! What a plan needs to know about the host.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use preforkd_worker::acme::Seen;
+use preforkd_worker::inspection::Inspection;
 use serde::{Deserialize, Serialize};
 
 use super::{Credentials, Launch, lossless};
@@ -88,8 +89,13 @@ pub trait Host {
     /// with its environment, for a few seconds at most.
     ///
     /// # Errors
-    /// The script cannot be run, or its answer is not usable.
+    /// The script cannot be run, its answer is not usable, or the interpreter is of another C library than this preforkd.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String>;
+    /// What the process of this launch, which loads an application, tells of it. It runs as the user of the launch, for this time at most.
+    ///
+    /// # Errors
+    /// The application cannot be loaded, or its answer cannot be read.
+    fn inspect(&self, app: &str, launch: &Launch, limit: Duration) -> Result<Inspection, String>;
     /// The virtual environment that this preforkd is installed in.
     fn own_environment(&self) -> Option<PathBuf>;
     /// The path of the extension module of this preforkd.

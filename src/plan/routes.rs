@@ -7,7 +7,7 @@ use preforkd_worker::front::{Route, Target};
 use toml::Spanned;
 
 use super::static_files::{check_prefix, decoded};
-use super::{Draft, Launch, outside};
+use super::{App, Draft, Launch, outside};
 use crate::config::{Answer, Mapped, Place, Redirect, Route as Written, Site, Value};
 
 /// What `redirect = "https"` stands for.
@@ -25,14 +25,18 @@ impl Draft<'_> {
         &self,
         site: &Site,
         launch: &Launch,
+        apps: &BTreeMap<String, App>,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Route>, Place> {
         let mut routes: Vec<Placed> = Vec::new();
         for route in &*site.routes {
             routes.push((self.route(route, launch, warnings)?, route.span()));
         }
-        for (path, mapping) in self.static_files(launch, warnings)? {
-            let place = site.static_files.get(&path).map(Spanned::span);
+        let mut mappings = self.static_files(launch, warnings)?;
+        mappings.extend(self.django_files(site, apps, warnings)?);
+        for (path, mapping) in mappings {
+            let place = site.static_files.mappings.get(&path).map(Spanned::span);
+            let place = place.or_else(|| site.static_files.place());
             let route = unconditional(&path, Target::Files(mapping));
             routes.push((route, place.unwrap_or_else(|| self.header.clone())));
         }

@@ -54,7 +54,8 @@ impl Plan {
     /// The plan in which these apps are as in `other`, with their listeners, or removed if `other` does not have them.
     ///
     /// # Errors
-    /// The address of a listener, which one of these apps would share with another app of that name.
+    /// The address of a listener, which one of these apps would share with another app of that name; without a name, with the process that
+    /// answers `/metrics`.
     pub fn with_apps_of(
         mut self,
         other: &Self,
@@ -76,9 +77,13 @@ impl Plan {
                 self.stopped.insert(name.clone());
             }
         }
+        let no_app = String::new();
         let theirs = self.apps.iter().filter(|(name, _)| !names.contains(*name));
         let theirs = theirs.flat_map(|(name, app)| app.addresses().map(move |at| (at, name)));
-        let theirs: BTreeMap<_, _> = theirs.collect();
+        let metrics = self.metrics.clone();
+        let of_master = metrics.iter().flat_map(|metrics| &metrics.listeners);
+        let of_master = of_master.map(|at| (at, &no_app));
+        let theirs: BTreeMap<_, _> = theirs.chain(of_master).collect();
         for listener in other.listeners_of(names) {
             if let Some((address, name)) = theirs.get_key_value(&listener.address) {
                 return Err(((*address).clone(), (*name).clone()));
@@ -122,6 +127,7 @@ impl Plan {
             .apps
             .values()
             .flat_map(App::addresses)
+            .chain(self.metrics.iter().flat_map(|metrics| &metrics.listeners))
             .cloned()
             .collect();
         self.listeners

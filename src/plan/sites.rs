@@ -142,7 +142,7 @@ pub(super) fn front(
             name: name.get_ref().clone(),
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
-            routes: draft.routes(site, &launch, &mut warnings)?,
+            routes: draft.routes(site, &launch, &plan.apps, &mut warnings)?,
             layers: draft.layers_of_site(site, tls.is_some(), &launch, &mut warnings)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
@@ -345,6 +345,7 @@ impl Draft<'_> {
             own_address: None,
             speech: front::Speech::default(),
             own_listener: None,
+            is_reached: false,
             is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),

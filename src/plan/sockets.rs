@@ -6,7 +6,7 @@ use std::path::Path;
 use preforkd_worker::env::FRONT_LISTENER;
 
 use super::identity::no_user;
-use super::{Draft, Listener, normal};
+use super::{Draft, Host, Listener, normal};
 use crate::config::{Address, Listen, Place, Workers};
 
 /// Why an address cannot be bound beside another one that it [excludes](Address::excludes).
@@ -119,37 +119,46 @@ impl Draft<'_> {
 
     /// The address, with an absolute path.
     pub(super) fn address(&self, written: &Listen) -> Result<Address, String> {
-        let address: &Address = &written.address;
-        let Address::Unix(path) = address else {
-            if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
-                return Err(format!(
-                    "listen: {address}: `mode`, `owner` and `group` are for unix sockets only (remove them)"
-                ));
-            }
-            return Ok(address.clone());
-        };
-        let path = normal(&self.folder.join(path));
-        let shown = path.display();
-        // sockaddr_un(7): 108 bytes with the final NUL.
-        if path.as_os_str().len() > 107 {
-            return Err(format!(
-                "listen: unix:{shown} is too long (the path of a socket has at most 107 bytes)"
-            ));
-        }
-        Ok(Address::Unix(path))
+        address(self.folder, written)
     }
 
     /// Refuses a socket in a folder that does not exist.
     pub(super) fn check_folder(&self, path: &Path, place: Range<usize>) -> Result<(), Place> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        if self.host.is_folder(folder) {
-            return Ok(());
+        check_folder(self.host, path).or_else(|why| self.may_come(Place::at(place, why)))
+    }
+}
+
+/// The address, with an absolute path. A relative one starts at `folder`.
+pub(super) fn address(folder: &Path, written: &Listen) -> Result<Address, String> {
+    let address: &Address = &written.address;
+    let Address::Unix(path) = address else {
+        if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
+            return Err(format!(
+                "listen: {address}: `mode`, `owner` and `group` are for unix sockets only (remove them)"
+            ));
         }
-        let message = format!(
+        return Ok(address.clone());
+    };
+    let path = normal(&folder.join(path));
+    let shown = path.display();
+    // sockaddr_un(7): 108 bytes with the final NUL.
+    if path.as_os_str().len() > 107 {
+        return Err(format!(
+            "listen: unix:{shown} is too long (the path of a socket has at most 107 bytes)"
+        ));
+    }
+    Ok(Address::Unix(path))
+}
+
+/// Refuses a socket in a folder that does not exist.
+pub(super) fn check_folder(host: &dyn Host, path: &Path) -> Result<(), String> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    match host.is_folder(folder) {
+        true => Ok(()),
+        false => Err(format!(
             "listen: unix:{}: there is no folder {} (create it first)",
             path.display(),
             folder.display()
-        );
-        self.may_come(Place::at(place, message))
+        )),
     }
 }

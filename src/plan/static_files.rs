@@ -41,7 +41,7 @@ impl Draft<'_> {
     ) -> Result<BTreeMap<String, Mapping>, Place> {
         let mut mappings = BTreeMap::new();
         let mut seen: BTreeMap<Vec<u8>, &str> = BTreeMap::new();
-        for (prefix, entry) in &*self.written.static_files {
+        for (prefix, entry) in &self.written.static_files.mappings {
             let written = &entry.get_ref().0;
             let wrong = |message: String| Place::at(entry.span(), format!("static: {message}"));
             if let Some(same) = seen.insert(decoded(prefix), prefix) {
@@ -86,6 +86,7 @@ impl Draft<'_> {
             }
             let mapping = Mapping {
                 path,
+                behind: Vec::new(),
                 max_age: written.max_age.as_ref().map(|age| age.0.as_secs()),
                 immutable: *written.immutable,
                 headers: headers(written)?,

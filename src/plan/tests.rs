@@ -3,6 +3,7 @@ use std::time::Duration;
 use preforkd_worker::acme::Seen;
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
+use preforkd_worker::inspection::{Django, Inspection, StaticFiles};
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
@@ -25,7 +26,8 @@ struct Invented {
     environment: Option<&'static str>,
 }
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
+    "/opt/tool/bin/python",
     "/opt/a/bin/python",
     "/opt/b/bin/python",
     "/opt/c/bin/python",
@@ -61,7 +63,13 @@ impl Host for Invented {
             .any(|f| path == Path::new(f))
     }
     fn is_file(&self, path: &Path) -> bool {
-        path == Path::new("/srv/static/favicon.ico") || path.ends_with("acme/site-a.pem")
+        let files = [
+            "/srv/static/favicon.ico",
+            "/srv/other/venv/pyvenv.cfg",
+            "/opt/broken/pyvenv.cfg",
+            "/opt/tool/pipx_metadata.json",
+        ];
+        files.iter().any(|file| path == Path::new(file)) || path.ends_with("acme/site-a.pem")
     }
     fn file_state(&self, path: &Path) -> Option<FileState> {
         let known = self.is_folder(path) || self.is_executable(path) || self.is_file(path);
@@ -153,6 +161,12 @@ impl Host for Invented {
     fn interpreter(&self, path: &Path, _: &Launch) -> Result<PathBuf, String> {
         Ok(path.to_owned())
     }
+    fn inspect(&self, _: &str, launch: &Launch, _: Duration) -> Result<Inspection, String> {
+        let settings = &launch.env[env::WSGI];
+        let settings = Settings::parse(settings).map_err(|error| error.to_string())?;
+        assert_eq!(launch.env[env::KIND], Kind::Inspection.name());
+        invented_site(&settings.application)
+    }
     fn own_environment(&self) -> Option<PathBuf> {
         self.environment.map(PathBuf::from)
     }
@@ -186,6 +200,36 @@ impl Host for Invented {
     fn self_signed(&self, _: &Path, hosts: &[String]) -> Result<String, String> {
         Ok(format!("self-signed for {}", hosts.join(" ")))
     }
+}
+
+/// What an application says, by its name.
+fn invented_site(application: &str) -> Result<Inspection, String> {
+    let folder = match application {
+        "broken:app" => return Err("there is no module broken".into()),
+        "strange:app" => Some("/nowhere"),
+        "closed:app" => Some("/srv/other"),
+        "plain:app" => None,
+        _ => Some("/srv/static"),
+    };
+    let folders = folder.map(|folder| ("/static/".to_owned(), vec![folder.into()]));
+    let missing = (application == "empty:app").then(|| "STATIC_ROOT is\n not set".to_owned());
+    let static_files = StaticFiles {
+        folders: folders.into_iter().filter(|_| missing.is_none()).collect(),
+        by_finders: false,
+        missing,
+    };
+    let site = Django {
+        version: "5.2".into(),
+        debug: false,
+        has_logging: true,
+        static_path: Some("/static/".into()),
+        serves_static: false,
+        static_files,
+    };
+    Ok(Inspection {
+        python: "3.12.1".into(),
+        django: folder.map(|_| site),
+    })
 }
 
 fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
@@ -262,6 +306,47 @@ fn the_interpreter_is_the_first_that_applies() {
 }
 
 #[test]
+fn an_environment_that_cannot_have_the_packages_of_the_project_is_refused() {
+    type Variables = &'static [(&'static str, &'static str)];
+    const OF_SHELL: Variables = &[("VIRTUAL_ENV", "/opt/broken")];
+    const OF_MODULE: Variables = &[("PREFORKD_PYTHON", "/opt/tool/bin/python")];
+    let gone = "there is no Python interpreter in the virtual environment ";
+    for (written, variables, environment, refusal) in [
+        ("chdir = 'other'", &[][..], None, Some(format!("{gone}/srv/other/venv any more (make it again"))),
+        ("", OF_SHELL, None, Some(format!("{gone}/opt/broken any more"))),
+        ("", &[], Some("/opt/broken"), Some(format!("{gone}/opt/broken any more"))),
+        // Another one comes first.
+        ("chdir = 'site'", OF_SHELL, Some("/opt/tool"), None),
+        ("python = '/usr/bin/python3'", OF_SHELL, Some("/opt/tool"), None),
+        (
+            "",
+            &[],
+            Some("/opt/tool"),
+            Some("/srv has no virtual environment, and that of preforkd, /opt/tool, is one that pipx or uv has made".into()),
+        ),
+        // Whoever runs it as a module has said so.
+        ("", OF_MODULE, Some("/opt/tool"), None),
+    ] {
+        let host = Invented {
+            ids: (0, 0),
+            variables,
+            environment,
+        };
+        let text = format!("[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n{written}");
+        let plan = Plan::parse(&text, Path::new("/srv/app.toml"), &host);
+        let said = plan.err().map(|error| error.one_line());
+        match refusal {
+            None => assert_eq!(said, None, "{written:?} {variables:?}"),
+            Some(refusal) => {
+                let said = said.expect("refused");
+                assert!(said.contains(&refusal), "{said}");
+                assert!(said.contains("`python = \"PATH\"`"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     let plan = plan(
         "[app.web]\nwsgi = 'site.wsgi:app'\nchdir = 'site'\nlisten = ['127.0.0.1:80']\nworkers = 'auto'\npreload = true",
@@ -288,6 +373,7 @@ fn static_files_are_mapped() {
     let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
     let simple = |path: &str, index: Option<&str>, fallthrough| Mapping {
         path: path.into(),
+        behind: vec![],
         max_age: None,
         immutable: false,
         headers: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
@@ -15,6 +15,9 @@ const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
 /// The variable in which `python -m preforkd` names its interpreter.
 const OF_MODULE: &str = "PREFORKD_PYTHON";
+
+/// Files by which pipx and `uv tool` know the environments that they have made for one program.
+const OF_TOOLS: [&str; 2] = ["pipx_metadata.json", "uv-receipt.toml"];
 
 impl Draft<'_> {
     /// Fills in how to execute the interpreter. Returns whether it is a template. What is probably a mistake is added to `warnings`.
@@ -33,6 +36,8 @@ impl Draft<'_> {
                 self.name
             )));
         }
+        let (program, why) = self.python(launch)?;
+        launch.program = program;
         let settings = Settings {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
@@ -40,6 +45,8 @@ impl Draft<'_> {
             http: self.http(warnings)?,
             prefix: self.prefix(launch)?,
             static_files: self.static_files(launch, warnings)?,
+            django_static: app.static_files.by_django,
+            interpreter: why.to_owned(),
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),
         };
@@ -48,7 +55,6 @@ impl Draft<'_> {
                 "the settings of a worker cannot be encoded: {error}"
             ))
         })?;
-        launch.program = self.python(launch)?;
         launch.args = vec![
             launch.program.to_string_lossy().into_owned(),
             "-c".into(),
@@ -122,11 +128,11 @@ impl Draft<'_> {
     }
 
     /// The configured interpreter, else the one that preforkd was started with as a module, else that of a virtual environment: of the
-    /// project, of the shell, of preforkd; else `python3`.
-    fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
+    /// project, of the shell, of preforkd; else `python3`. Also why, in words that follow "it is".
+    fn python(&self, launch: &Launch) -> Result<(PathBuf, &'static str), Place> {
         if self.is_unfit() {
             // A wrapper script must not run as another user, nor in another folder.
-            return Ok(PathBuf::new());
+            return Ok((PathBuf::new(), ""));
         }
         let chdir = &launch.chdir;
         let path = self.host.variable("PATH").unwrap_or_default();
@@ -134,36 +140,83 @@ impl Draft<'_> {
             let name = python.to_string_lossy();
             let Some(found) = find_program(&name, self.folder, &path, self.host) else {
                 let missing = python.wrong(self.no_interpreter(&name, &path));
-                return self.lacks(missing, PathBuf::new());
+                return self.lacks(missing, (PathBuf::new(), ""));
             };
             // The path stays as it is: a virtual environment is found by its link.
             let found = normal(&found);
             let asked = self.host.interpreter(&found, launch);
-            return asked.or_else(|message| {
+            let asked = asked.or_else(|message| {
                 let wrong = python.wrong(format!("python: {message}"));
                 self.lacks(wrong, PathBuf::new())
             });
+            return Ok((asked?, "that of the key `python`"));
         }
         let of_module = self.host.variable(OF_MODULE).map(PathBuf::from);
-        let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
-        let environments = [
-            Some(chdir.join(".venv")),
-            Some(chdir.join("venv")),
-            environment,
-            self.host.own_environment(),
-        ];
-        let environments = environments.into_iter().flatten();
-        let found = of_module
-            .into_iter()
-            .chain(environments.map(|folder| folder.join("bin/python")))
-            .find(|file| file.is_absolute() && self.host.is_executable(file))
-            .or_else(|| find_program("python3", chdir, &path, self.host));
-        let Some(found) = found else {
+        let of_module =
+            of_module.filter(|file| file.is_absolute() && self.host.is_executable(file));
+        let found = match of_module {
+            Some(found) => Ok(Some((found, "the one that runs preforkd as a module"))),
+            None => self.of_environment(chdir),
+        };
+        let found = match found {
+            Ok(found) => found.or_else(|| {
+                let first = find_program("python3", chdir, &path, self.host)?;
+                Some((first, "the first python3 in PATH"))
+            }),
+            Err(message) => return self.lacks(self.wrong(message), (PathBuf::new(), "")),
+        };
+        let Some((found, why)) = found else {
             let missing = self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)");
-            return self.lacks(missing, PathBuf::new());
+            return self.lacks(missing, (PathBuf::new(), ""));
         };
         let asked = self.host.interpreter(&found, launch);
-        asked.or_else(|message| self.lacks(self.wrong(message), PathBuf::new()))
+        let asked = asked.or_else(|message| self.lacks(self.wrong(message), PathBuf::new()));
+        Ok((asked?, why))
+    }
+
+    /// The interpreter of the first virtual environment that there is.
+    ///
+    /// # Errors
+    /// It has none any more, or it is the tool's that has installed preforkd. Another interpreter would not have the packages of the project.
+    fn of_environment(&self, chdir: &Path) -> Result<Option<(PathBuf, &'static str)>, String> {
+        let of_project = [
+            (Some(chdir.join(".venv")), "that of .venv in `chdir`"),
+            (Some(chdir.join("venv")), "that of venv in `chdir`"),
+            (
+                self.host.variable("VIRTUAL_ENV").map(PathBuf::from),
+                "that of VIRTUAL_ENV",
+            ),
+        ];
+        let own = self.host.own_environment();
+        let of_preforkd = (
+            own.clone(),
+            "that of the environment in which preforkd is installed",
+        );
+        let all = of_project.into_iter().chain([of_preforkd]);
+        let all = all.filter_map(|(folder, why)| Some((folder?, why)));
+        for (folder, why) in all.filter(|(folder, _)| folder.is_absolute()) {
+            let python = folder.join("bin/python");
+            let shown = folder.display();
+            if !self.host.is_executable(&python) {
+                if self.host.is_file(&folder.join("pyvenv.cfg")) {
+                    return Err(format!(
+                        "there is no Python interpreter in the virtual environment {shown} any more (make it again, python3 -m venv --clear {shown}, \
+                         and install the packages of the project; or write `python = \"PATH\"`)"
+                    ));
+                }
+                continue;
+            }
+            let is_tools = |mark: &&str| self.host.is_file(&folder.join(mark));
+            if own.as_ref() == Some(&folder) && OF_TOOLS.iter().any(|mark| is_tools(mark)) {
+                return Err(format!(
+                    "{} has no virtual environment, and that of preforkd, {shown}, is one that pipx or uv has made for preforkd alone (make one, \
+                     python3 -m venv .venv, and install the packages of the project; or write `python = \"PATH\"`)",
+                    chdir.display()
+                ));
+            }
+            return Ok(Some((python, why)));
+        }
+        Ok(None)
     }
 
     /// Why `python` names no interpreter.

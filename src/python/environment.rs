@@ -1,9 +1,10 @@
 //! The interpreter and what it runs in.
 
+use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
 
 /// Says which interpreter runs, and in which environment: most failed deploys have another one than they should.
-pub(crate) fn tell(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn tell(py: Python<'_>, settings: &Settings) -> PyResult<()> {
     let sys = py.import("sys")?;
     let text = |attribute: &str| sys.getattr(attribute).map(|value| value.to_string());
     let version = text("version")?;
@@ -13,7 +14,11 @@ pub(crate) fn tell(py: Python<'_>) -> PyResult<()> {
         true => "in no virtual environment".to_owned(),
         false => format!("in the virtual environment {prefix}"),
     };
-    log::info!("Python {version}, {}, {environment}", text("executable")?);
+    log::info!(
+        "Python {version}, {}, {environment}; it is {}",
+        text("executable")?,
+        settings.interpreter
+    );
     Ok(())
 }
 

@@ -50,7 +50,7 @@ impl<'py> Hooks<'py> {
         let Some(name) = name else {
             return Ok(Self(None));
         };
-        let module = names::module(py, "hooks", name, name)?;
+        let module = names::module(py, "hooks", name, name, &settings.interpreter)?;
         let mut found = false;
         for hook in ALL.map(Hook::name) {
             if let Some(function) = module.getattr_opt(hook)? {

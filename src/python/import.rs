@@ -24,7 +24,7 @@ pub(crate) fn application<'py>(
         )));
     }
     let call = Call::parse(py, name, expression)?;
-    let module = names::module(py, "wsgi", name, module)?;
+    let module = names::module(py, "wsgi", name, module, &settings.interpreter)?;
     let mut path = call.as_ref().map_or(expression, |call| &call.path);
     let mut name = name.to_owned();
     if !name.contains(':') {
@@ -55,7 +55,10 @@ pub(crate) fn application<'py>(
     };
     recognise::check(name, &object, called)?;
     environment::tell_of_patches(py, settings.threads)?;
-    load_django(py)?;
+    load_django(py).map_err(|error| {
+        let module = name.split(':').next().unwrap_or_default();
+        names::failed(py, "wsgi", name, module, &settings.interpreter, error)
+    })?;
     Ok(object)
 }
 

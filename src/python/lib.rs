@@ -5,6 +5,7 @@
 //! `sys` only.
 #![deny(unsafe_code)]
 
+mod django;
 mod environ;
 mod environment;
 mod failure;
@@ -15,6 +16,7 @@ mod import;
 mod inheritance;
 mod inherited;
 mod input;
+mod inspect;
 mod life;
 mod line;
 mod names;

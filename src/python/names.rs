@@ -3,7 +3,7 @@
 
 use pyo3::exceptions::{PyAttributeError, PyModuleNotFoundError, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyModule};
+use pyo3::types::{PyDict, PyList, PyModule};
 
 use crate::failure::{self, Failure};
 use crate::recognise;
@@ -22,50 +22,136 @@ const USUAL: [&str; 7] = [
 /// How many names a message lists.
 const LISTED: usize = 5;
 
-/// Imports the module `module`, which `key = "written"` names.
+/// Imports the module `module`, which `key = "written"` names. `interpreter` says why this interpreter was taken.
 ///
 /// # Errors
-/// It does not exist; it ends the process; or it raises, which is shown.
+/// It does not exist; it imports one that does not; it ends the process; or it raises, which is shown.
 pub(crate) fn module<'py>(
     py: Python<'py>,
     key: &str,
     written: &str,
     module: &str,
+    interpreter: &str,
 ) -> Result<Bound<'py, PyAny>, Failure> {
     let error = match py.import(module) {
         Ok(module) => return Ok(module.into_any()),
-        Err(error) => trimmed(py, error)?,
+        Err(error) => error,
     };
-    match error {
-        error if is_missing(py, &error, module)? => {
-            Err(Failure::Message(no_module(py, key, written, module)?))
-        }
-        error if error.is_instance_of::<PySystemExit>(py) => {
-            let status = error.value(py).getattr("code")?.repr()?;
-            failure::show(py, &error);
-            Err(Failure::Message(format!(
-                "{key} = \"{written}\": the import of {module} calls sys.exit({status}), so there is nothing to serve (call it below `if __name__ == \"__main__\":` only, \
-                 or find out above why the application gives up)"
-            )))
-        }
-        error => Err(error.into()),
-    }
+    Err(failed(py, key, written, module, interpreter, error))
 }
 
-/// An error of an import, without the frames of importlib that come first, as `import` shows it.
+/// Why `module`, which `key = "written"` names, or what it imports later, cannot be imported.
+pub(crate) fn failed(
+    py: Python<'_>,
+    key: &str,
+    written: &str,
+    module: &str,
+    interpreter: &str,
+    error: PyErr,
+) -> Failure {
+    let explain = || {
+        let error = trimmed(py, error)?;
+        let said = match &error {
+            error if is_missing(py, error, module)? => {
+                Some(no_module(py, key, written, module, interpreter)?)
+            }
+            error if error.is_instance_of::<PyModuleNotFoundError>(py) => {
+                let why = imports_missing(py, error, module, interpreter)?;
+                why.map(|why| format!("{key} = \"{written}\": {why}"))
+            }
+            error if error.is_instance_of::<PySystemExit>(py) => {
+                let status = error.value(py).getattr("code")?.repr()?;
+                failure::show(py, error);
+                Some(format!(
+                    "{key} = \"{written}\": the import of {module} calls sys.exit({status}), so there is nothing to serve (call it below `if __name__ == \"__main__\":` only, \
+                     or find out above why the application gives up)"
+                ))
+            }
+            _ => None,
+        };
+        PyResult::Ok(said.map_or_else(|| error.into(), Failure::Message))
+    };
+    explain().unwrap_or_else(Failure::from)
+}
+
+/// An error of an import, without the frames of importlib.
 fn trimmed(py: Python<'_>, error: PyErr) -> PyResult<PyErr> {
     let value = error.value(py).clone();
     let mut entry = value.getattr("__traceback__")?;
+    let mut last: Option<Bound<'_, PyAny>> = None;
+    value.setattr("__traceback__", py.None())?;
     while !entry.is_none() {
-        let code = entry.getattr("tb_frame")?.getattr("f_code")?;
-        let file: String = code.getattr("co_filename")?.extract()?;
-        if !file.starts_with("<frozen importlib") {
-            break;
+        let next = entry.getattr("tb_next")?;
+        if !is_of_importlib(&file_of(&entry)?) {
+            match &last {
+                Some(last) => last.setattr("tb_next", &entry)?,
+                None => value.setattr("__traceback__", &entry)?,
+            }
+            last = Some(entry);
         }
+        entry = next;
+    }
+    if let Some(last) = last {
+        last.setattr("tb_next", py.None())?;
+    }
+    Ok(PyErr::from_value(value.into_any()))
+}
+
+/// The file with the code of an entry of a traceback.
+fn file_of(entry: &Bound<'_, PyAny>) -> PyResult<String> {
+    let code = entry.getattr("tb_frame")?.getattr("f_code")?;
+    code.getattr("co_filename")?.extract()
+}
+
+fn is_of_importlib(file: &str) -> bool {
+    file.starts_with("<frozen importlib") || file.ends_with("/importlib/__init__.py")
+}
+
+/// Why a module that is there cannot be imported, if that is because another one is missing.
+fn imports_missing(
+    py: Python<'_>,
+    error: &PyErr,
+    module: &str,
+    interpreter: &str,
+) -> PyResult<Option<String>> {
+    let value = error.value(py);
+    let Some(missing) = value.getattr("name")?.extract::<Option<String>>()? else {
+        return Ok(None);
+    };
+    let mut entry = value.getattr("__traceback__")?;
+    let mut place = String::new();
+    while !entry.is_none() {
+        let line: u32 = entry.getattr("tb_lineno")?.extract()?;
+        place = format!("{}, line {line}", file_of(&entry)?);
         entry = entry.getattr("tb_next")?;
     }
-    value.setattr("__traceback__", entry)?;
-    Ok(PyErr::from_value(value.into_any()))
+    let modules = py.import("sys")?.getattr("modules")?;
+    let package = missing.rsplit_once('.').map(|(package, _)| package);
+    let folders = match package {
+        Some(package) if modules.contains(package)? => {
+            let path = modules.get_item(package)?.getattr_opt("__path__")?;
+            path.map(|path| {
+                py.get_type::<PyList>()
+                    .call1((path,))?
+                    .extract::<Vec<String>>()
+            })
+            .transpose()?
+        }
+        _ => None,
+    };
+    let executable = py.import("sys")?.getattr("executable")?;
+    let hint = match folders {
+        Some(folders) => format!("looked in {}", folders.join(", ")),
+        None => {
+            let top = missing.split('.').next().unwrap_or_default();
+            format!(
+                "install what has it, mostly by {executable} -m pip install {top}, or let `python` be the interpreter that has it: this one is {interpreter}"
+            )
+        }
+    };
+    Ok(Some(format!(
+        "{module} is there, and imports {missing}, which is missing: {place} ({hint})"
+    )))
 }
 
 /// Whether this module, or a package that it is in, is missing, and not one that the module imports.
@@ -84,14 +170,21 @@ fn is_missing(py: Python<'_>, error: &PyErr, module: &str) -> PyResult<bool> {
     }))
 }
 
-fn no_module(py: Python<'_>, key: &str, written: &str, module: &str) -> PyResult<String> {
+fn no_module(
+    py: Python<'_>,
+    key: &str,
+    written: &str,
+    module: &str,
+    interpreter: &str,
+) -> PyResult<String> {
     let rest = &written[module.len()..];
     let hint = match module.strip_suffix(".py") {
         Some(module) => format!("write the module without \".py\": {key} = \"{module}{rest}\""),
         None => {
             let folder = py.import("os")?.call_method0("getcwd")?;
+            let executable = py.import("sys")?.getattr("executable")?;
             format!(
-                "Python looks in {folder} and in its own environment, which are right if `chdir` is the folder of the project, and `python` the interpreter that has its packages"
+                "looked in {folder} and in the packages of {executable}, which is {interpreter}; `chdir` must be the folder of the project, and `python` the interpreter that has its packages"
             )
         }
     };

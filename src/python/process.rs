@@ -9,7 +9,7 @@ use crate::hooks::Hooks;
 use crate::inheritance::Inheritance;
 use crate::input::Input;
 use crate::serve::serve;
-use crate::{environment, import, signals, template, title};
+use crate::{environment, import, inspect, signals, template, title};
 
 /// Runs worker or template to its end; the exit status.
 pub(crate) fn run(py: Python<'_>) -> i32 {
@@ -46,7 +46,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
         .slot
         .is_none_or(|slot| slot == 0)
     {
-        environment::tell(py)?;
+        environment::tell(py, &inheritance.settings)?;
         environment::tell_of_temporary_folder();
     }
     match (
@@ -60,6 +60,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
             let hooks = Hooks::load(py, &inheritance.settings, false)?;
             serve(py, inheritance, &application, &hooks, record)
         }
+        (Kind::Inspection, None) => inspect::run(py, &inheritance.settings),
         (kind, socket) => Err(Failure::Message(format!(
             "could not start: {}={}, but {} is {} (a defect of preforkd)",
             env::KIND,

@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::{Board, Config, FrontListeners, serve_inline, serve_pool};
 use preforkd_http::{Files, Seat, descriptors, layer, pool};
+use preforkd_worker::inspection::StaticFiles;
 use preforkd_worker::notify::Notifier;
 use preforkd_worker::passed::Passed;
 use preforkd_worker::scoreboard::Record;
-use preforkd_worker::settings::Settings;
+use preforkd_worker::settings::{Mapping, Settings};
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SocketAddrAny, getsockname};
 
+use crate::django::{self, Django};
 use crate::environ::Served;
 use crate::environment;
 use crate::failure::{self, Failure, could_not};
@@ -79,8 +81,11 @@ fn serve_until_stop<'py>(
         listeners: locals.map_err(could_not("find the address of a listener"))?,
         prefix: settings.prefix.clone(),
     };
-    let files = static_files(py, &settings)?;
+    let files = static_files(py, &settings, environment.slot == Some(0))?;
     let unserved = Unserved::find(py, &settings).map(Arc::new);
+    if environment.slot == Some(0) {
+        django::tell_of_logging(py)?;
+    }
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log).map_err(Failure::Message)?;
     let config = Config {
@@ -126,14 +131,53 @@ fn serve_until_stop<'py>(
     Ok(())
 }
 
-/// Opens the folders. Without any nothing is asked of Python.
-fn static_files(py: Python<'_>, settings: &Settings) -> Result<Files, Failure> {
-    if settings.static_files.is_empty() {
+/// Opens the folders. Without any nothing is asked of Python. One worker of an app tells what Django has said.
+fn static_files(py: Python<'_>, settings: &Settings, tells: bool) -> Result<Files, Failure> {
+    let mut mappings = settings.static_files.clone();
+    if settings.django_static {
+        mappings.extend(of_django(py, tells)?);
+    }
+    if mappings.is_empty() {
         return Ok(Files::default());
     }
     let user = user_name(py);
     let what = format!("enter a folder of static files as user {user}");
-    Files::new(&settings.static_files, &settings.prefix, user).map_err(could_not(&what))
+    Files::new(&mappings, &settings.prefix, user).map_err(could_not(&what))
+}
+
+/// The mappings for the static files of a Django site.
+fn of_django(py: Python<'_>, tells: bool) -> Result<Vec<(String, Mapping)>, Failure> {
+    let Some(django) = Django::find(py)? else {
+        return Err(Failure::Message(
+            "static = \"django\": the application is no Django site (write the folders: static = { \"/static/\" = \"FOLDER\" })"
+                .into(),
+        ));
+    };
+    let found = django.static_files()?;
+    if tells {
+        tell_of_static_files(&found);
+    }
+    Ok(found.mappings().collect())
+}
+
+fn tell_of_static_files(found: &StaticFiles) {
+    if let Some(missing) = &found.missing {
+        log::warn!("static = \"django\": {missing}");
+    }
+    for (prefix, folders) in &found.folders {
+        let by = match found.by_finders {
+            true => "as DEBUG is on, by the finders",
+            false => "STATIC_ROOT",
+        };
+        let folders: Vec<_> = folders
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        log::info!(
+            "static files below {prefix} are served from {} ({by})",
+            folders.join(", ")
+        );
+    }
 }
 
 /// The name of the user of this process, or its number if it has none.

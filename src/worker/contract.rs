@@ -11,7 +11,7 @@ use crate::version;
 ///
 /// Other programs can ignore it, unless they keep a record in the scoreboard: listeners and notify messages are those of
 /// systemd.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Compares the master's version of the contract with that of this worker. `file` is the extension or the program of the worker.
 ///
@@ -88,11 +88,19 @@ pub enum Kind {
     Template,
     /// Serves the sites.
     Front,
+    /// A process that loads a WSGI application, tells of it ([`crate::inspection`]) and ends.
+    Inspection,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Command, Self::Wsgi, Self::Template, Self::Front];
+    pub const ALL: [Self; 5] = [
+        Self::Command,
+        Self::Wsgi,
+        Self::Template,
+        Self::Front,
+        Self::Inspection,
+    ];
 
     /// The value of the variable `PREFORKD_KIND`.
     pub fn name(self) -> &'static str {
@@ -101,6 +109,7 @@ impl Kind {
             Self::Wsgi => "wsgi",
             Self::Template => "template",
             Self::Front => "front",
+            Self::Inspection => "inspection",
         }
     }
 

@@ -132,8 +132,7 @@ impl Block {
     /// Counts an exchange that is over, with its times in microseconds. The times of connections that went on with another protocol do not
     /// count, as they say nothing of how fast a site is.
     pub fn count(self, status: u16, bytes: u64, taken: u64, waited: u64) {
-        let class = usize::from(status / 100);
-        self.add(if class < CLASSES { class } else { 0 }, 1);
+        self.add(class(status), 1);
         self.add(BODY_BYTES, bytes);
         if status == SWITCHING_PROTOCOLS {
             return;
@@ -149,6 +148,12 @@ impl Block {
             self.words[offset].fetch_add(number, Ordering::Relaxed);
         }
     }
+}
+
+/// The class of a response with this status.
+pub fn class(status: u16) -> usize {
+    let class = usize::from(status / 100);
+    if class < CLASSES { class } else { 0 }
 }
 
 /// The bucket of a time: the first one whose bound is not below it.

@@ -1,9 +1,10 @@
 //! The contract between the master and its workers, as types that both sides use (preforkd-worker(7) describes it).
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
-//! worker, [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
+//! worker, [`inspection`] what is told of one that was only loaded,
+//! [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
 //! worker to the master, and [`scoreboard`] the layout of the shared memory, behind which the front has its [`counters`] and [`gauges`], and counts
-//! [`connections`] and [`running`] requests. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! [`connections`] and [`running`] requests. [`census`] is what the master notes for the process that answers `/metrics`, and [`metrics`] what that makes of all. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`version`] is the record by which the files of one release are known.
@@ -14,16 +15,19 @@
 
 pub mod access_format;
 pub mod acme;
+pub mod census;
 pub mod connections;
 pub mod contract;
 pub mod counters;
 pub mod env;
 pub mod front;
 pub mod gauges;
+pub mod inspection;
 pub mod lane;
 pub mod layers;
 pub mod logger;
 pub mod messages;
+pub mod metrics;
 pub mod notify;
 pub mod passed;
 pub mod proxy;

@@ -185,6 +185,15 @@ impl Passed {
     }
 }
 
+/// Takes over the memory file that a process other than a worker has been passed as its descriptor of this number.
+///
+/// # Errors
+/// There is none, or it was taken over before.
+pub fn descriptor(number: u32) -> io::Result<OwnedFd> {
+    let number = i32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+    sys::adopt(env::FIRST_LISTENER.saturating_add(number))
+}
+
 /// Maps a part of the memory of the scoreboard.
 type Map = fn(&OwnedFd) -> io::Result<&'static [AtomicU64]>;
 

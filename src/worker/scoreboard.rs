@@ -19,11 +19,14 @@
 //! | 29..53 | latency: requests that took less than 2^i microseconds (and not less than 2^(i-1)) |
 //! | 53 | the master's mark: a worker that begins a request and finds a value other than 0 sets it to 0 and sends `BUSY=1` |
 //! | 54 | set by the master before it stops the worker: not 0 if others take the connections in the accept queues |
-//! | 55..64 | reserved, 0 |
+//! | 55..61 | answered requests by the class of their status, see [`CLASSES`] |
+//! | 61 | the time that all answered requests took together, in microseconds |
+//! | 62..64 | reserved, 0 |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::counters::CLASSES;
 use crate::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use crate::{connections, counters, purges, running};
 
@@ -80,7 +83,12 @@ pub const MARK: usize = LATENCY + LATENCY_BUCKETS;
 /// Offset of the succession word. The master writes only this and [`MARK`].
 pub const SUCCEEDED: usize = MARK + 1;
 
-const _: () = assert!(SUCCEEDED < RECORD_WORDS);
+/// Offset of the answered requests by class in words.
+pub const RESPONSES: usize = SUCCEEDED + 1;
+/// Offset of the time that they took in words.
+pub const TIME: usize = RESPONSES + CLASSES;
+
+const _: () = assert!(TIME < RECORD_WORDS);
 
 /// What a worker is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +213,8 @@ impl Record {
             self.add(ERRORS, 1);
         }
         self.add(LATENCY + bucket(microseconds), 1);
+        self.add(RESPONSES + counters::class(status), 1);
+        self.add(TIME, microseconds);
     }
 
     fn line(self, method: &[u8], path: &[u8]) {
@@ -269,6 +279,10 @@ pub struct Snapshot {
     pub line: String,
     /// Requests by latency, see [`bucket`].
     pub latency: [u64; LATENCY_BUCKETS],
+    /// Requests by the class of their status, see [`CLASSES`].
+    pub responses: [u64; CLASSES],
+    /// The time that all of them took together, in microseconds.
+    pub time: u64,
 }
 
 impl Snapshot {
@@ -310,6 +324,8 @@ impl Snapshot {
                 })
                 .collect(),
             latency: std::array::from_fn(|i| counter(LATENCY + i)),
+            responses: std::array::from_fn(|i| counter(RESPONSES + i)),
+            time: counter(TIME),
         })
     }
 }
@@ -385,7 +401,8 @@ mod tests {
             assert!(s.threads_busy <= MAX_THREADS.into());
             assert!(s.connections <= MAX_CONNECTIONS.into());
             let counters = [s.requests, s.errors, s.bytes_out];
-            assert!(counters.iter().chain(&s.latency).all(|&n| n <= MAX_COUNT));
+            let counters = counters.iter().chain(&s.latency).chain(&s.responses);
+            assert!(counters.chain([&s.time]).all(|&n| n <= MAX_COUNT));
         }
         assert!(Snapshot::decode(&[0xff; RECORD_BYTES - 1], now, age).is_none());
     }

@@ -30,6 +30,10 @@ pub struct Settings {
     /// URL prefixes and the folders or files that are served under them.
     #[serde(rename = "static")]
     pub static_files: BTreeMap<String, Mapping>,
+    /// Django says which static files there are besides.
+    pub django_static: bool,
+    /// Why this interpreter was taken, in words that follow "it is".
+    pub interpreter: String,
     /// The number of requests after which the worker asks to be replaced.
     pub max_requests: Option<u64>,
     /// A random number up to this one is added to it.
@@ -89,6 +93,8 @@ pub struct Http {
 pub struct Mapping {
     /// The folder; or the file, if the prefix does not end with a slash.
     pub path: PathBuf,
+    /// Folders that are searched, in this order, for what is not there.
+    pub behind: Vec<PathBuf>,
     /// The time for which clients may use a copy, in seconds.
     pub max_age: Option<u64>,
     /// Whether a file never changes under its name.
@@ -198,6 +204,8 @@ mod tests {
             },
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
+            django_static: true,
+            interpreter: "that of the key `python`".into(),
             max_requests: Some(1000),
             max_requests_jitter: 7,
         }
@@ -206,6 +214,7 @@ mod tests {
     fn mapping(path: PathBuf) -> Mapping {
         Mapping {
             path,
+            behind: vec!["/usr/share".into()],
             max_age: Some(60),
             immutable: true,
             headers: [("X-A".to_owned(), "b".to_owned())].into(),

@@ -171,7 +171,11 @@ class Content(unittest.TestCase):
             yield self.archive.extract(self.named(name), place)
 
     def test_all_that_is_needed_lies_in_it(self):
-        for name in ("preforkd/__main__.py", "/data/share/man/man8/preforkd.8", "/data/share/man/man5/preforkd.toml.5", "/licenses/LICENSE-MIT"):
+        for name in (
+            "preforkd/__main__.py", "/licenses/LICENSE-MIT",
+            "/data/share/man/man8/preforkd.8", "/data/share/man/man5/preforkd.toml.5", "/data/share/doc/preforkd/guide/django.md",
+            "/data/share/bash-completion/completions/preforkd", "/data/share/zsh/site-functions/_preforkd", "/data/share/fish/vendor_completions.d/preforkd.fish",
+        ):
             self.assertTrue(self.named(name))
         for name in ("/scripts/preforkd", "/libexec/preforkd/preforkd-front"):
             self.assertTrue(self.archive.getinfo(self.named(name)).external_attr >> 16 & 0o111, name)
@@ -232,6 +236,34 @@ class Places(Installed):
         self.assertKnowsItsParts(place, python, "-m", "preforkd")
         # Before the environment of the shell.
         self.assertServes(python, python, "-m", "preforkd", VIRTUAL_ENV="/nonexistent")
+
+    def test_an_environment_without_the_packages_of_the_project_is_refused(self):
+        place, project = self.environment(), self.folder()
+        with open(os.path.join(project, "app.toml"), "w") as file:
+            file.write('[app.web]\nwsgi = "site_app:app"\nlisten = ["127.0.0.1:8000"]\n')
+
+        def check():
+            command = [os.path.join(place, "bin", "preforkd"), "-t"]
+            done = subprocess.run(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            return done.returncode, done.stderr
+
+        self.assertEqual(check()[0], 0)
+        # As `uv tool` marks its environments.
+        open(os.path.join(place, "uv-receipt.toml"), "w").close()
+        status, said = check()
+        self.assertEqual(status, 2)
+        self.assertIn("is one that pipx or uv has made for preforkd alone (make one, python3 -m venv .venv", said)
+        own = os.path.join(project, ".venv")
+        run(sys.executable, "-m", "venv", "--without-pip", own)
+        self.assertEqual(check()[0], 0)
+        # As after an upgrade of the system.
+        for name in os.listdir(os.path.join(own, "bin")):
+            if name.startswith("python"):
+                os.remove(os.path.join(own, "bin", name))
+        os.symlink("/nonexistent/python3", os.path.join(own, "bin", "python"))
+        status, said = check()
+        self.assertEqual(status, 2)
+        self.assertIn("there is no Python interpreter in the virtual environment %s any more" % os.path.realpath(own), said)
 
     def test_each_cpython_can_use_it(self):
         for python in pythons():

@@ -35,7 +35,7 @@ def needs(name):
     for folder in [*os.environ.get("PATH", "").split(":"), "/usr/local/sbin", "/usr/sbin"]:
         if found := sorted(glob.glob(f"{glob.escape(folder)}/{name}*[0-9]") + glob.glob(f"{glob.escape(folder)}/{name}")):
             return found[-1]
-    raise unittest.SkipTest(f"left out: no {name} here (apt-get install nginx-light php-fpm)")
+    raise unittest.SkipTest(f"left out: no {name} here (.ci/run installs it)")
 
 
 def needs_module(name):

@@ -14,6 +14,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 # What packs the wheel, and what reads the symbols of ELF files.
 TOOLS = ["hatchling>=1.27,<2", "pyelftools>=0.31"]
 PARTS = ("preforkd-front", "libpreforkd_python.so")
+COMPLETIONS = {
+    "bash": "bash-completion/completions/preforkd",
+    "zsh": "zsh/site-functions/_preforkd",
+    "fish": "fish/vendor_completions.d/preforkd.fish",
+}
 # What pyproject.toml takes for the wheel.
 WHEEL = os.path.join(ROOT, "target", "wheel")
 
@@ -78,6 +83,13 @@ def lay(release, wheel):
         shutil.copy2(os.path.join(ROOT, "man", page), folder)
     for name in ("app.toml", "minimal.toml", "hello.py"):
         shutil.copy2(os.path.join(ROOT, "conf", name), folders["share/doc/preforkd"])
+    shutil.copytree(os.path.join(ROOT, "conf", "guide"), os.path.join(folders["share/doc/preforkd"], "guide"))
+    # Where bash, zsh and fish look for them, below each prefix that they know.
+    for shell, place in COMPLETIONS.items():
+        path = os.path.join(wheel, "share", place)
+        os.makedirs(os.path.dirname(path))
+        with open(path, "w", encoding="utf-8") as file:
+            subprocess.run([os.path.join(folders["bin"], "preforkd"), "completions", shell], stdout=file, check=True)
     with open(os.path.join(folders["share/doc/preforkd"], "licences.txt"), "w", encoding="utf-8") as file:
         file.write(licences.collect(ROOT, host()))
 

@@ -47,6 +47,7 @@ fn options_set_keys_as_users_of_gunicorn_type_them() {
             &["--static", "/static/=static"],
             "static = { \"/static/\" = \"static\" }",
         ),
+        (&["--static", "django"], "static = \"django\""),
         (
             &["--forwarded-allow-ips", "10.0.0.1, unix"],
             "trusted_proxies = [\"10.0.0.1\", \"unix\"]",
@@ -81,7 +82,7 @@ fn all_options_together_are_a_configuration() {
             "NUMBER" => Some("2"),
             "TIME" => Some("20"),
             "NAME=VALUE" => Some("A=b"),
-            "PREFIX=PATH" => Some("/static/=s"),
+            "PREFIX=PATH|django" => Some("/static/=s"),
             "ADDRESS" => Some(":80"),
             "ADDRESSES" => Some("10.0.0.1"),
             "MODE" => Some("022"),

@@ -98,7 +98,10 @@ pub(super) fn unix(
     let mut file = file.map_err(|not_bound| Reason {
         text: not_bound.text,
         errno: not_bound.in_use.then_some(Errno::EADDRINUSE),
-        holders: Vec::new(),
+        holders: match not_bound.was_left {
+            true => holder::orphans(path),
+            false => Vec::new(),
+        },
     })?;
     if listener.is_lent {
         add_spare(&mut file, &listener.address, rights(listener));

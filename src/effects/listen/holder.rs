@@ -4,18 +4,23 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use nix::unistd::{Pid, getsid};
-use preforkd_worker::env;
 
 use crate::effects::process;
-use crate::plan;
 
 /// How much of a table of sockets is read. Those that listen come first.
 const MAX_TABLE: u64 = 1 << 20;
 
 /// How many descriptors are looked at, of all processes: a matter of milliseconds.
 const MAX_DESCRIPTORS: usize = 20_000;
+
+/// The flags of a unix socket that listens: __SO_ACCEPTCON of the kernel's include/uapi/linux/net.h.
+const ACCEPTS: &str = "00010000";
+
+/// How the path ends by which a socket was bound in a private folder, see `socket_file`.
+const DRAFT: &str = "/socket";
 
 /// A socket that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +68,17 @@ pub(super) fn find(wanted: SocketAddr) -> Option<Holder> {
                 number => format!(" and {number} more"),
             };
             let name = name(*pid);
-            let whose = app(*pid).map_or(String::new(), |app| {
+            let process = Pid::from_raw(i32::try_from(*pid).unwrap_or_default());
+            let whose = process::app(process).map_or(String::new(), |app| {
                 format!(", started by a preforkd for its app {app}")
             });
-            format!(
-                "by {name} (pid {pid}{others}{whose}), which listens {on} (stop it, or configure another address)"
-            )
+            let advice = match process::is_orphan(process) {
+                true => format!(
+                    "that preforkd was killed together with its guard, so nobody ends it: `kill -9 {pid}` does"
+                ),
+                false => "stop it, or configure another address".into(),
+            };
+            format!("by {name} (pid {pid}{others}{whose}), which listens {on} ({advice})")
         }
     };
     let owners = owners.into_iter().filter_map(|pid| pid.try_into().ok());
@@ -153,12 +163,29 @@ fn name(pid: u32) -> String {
     name.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// The app of a preforkd that a process belongs to, as it says itself: of another one that runs, or of one that was killed together with
-/// its guard.
-fn app(pid: u32) -> Option<String> {
-    let pid = nix::unistd::Pid::from_raw(pid.try_into().ok()?);
-    let app = String::from_utf8(process::variable(pid, env::APP)?).ok()?;
-    plan::is_app_name(&app).then_some(app)
+/// The processes that a preforkd has left which was killed together with its guard, and that have the unix socket of this path.
+pub(super) fn orphans(path: &Path) -> Vec<Pid> {
+    let table = table("/proc/net/unix");
+    let at_path = table.lines().filter_map(|line| parse_unix(line, path));
+    let sockets: HashSet<u64> = at_path.collect();
+    let all = process::all().map(|(pid, _)| pid);
+    let orphans = all.filter(|pid| process::is_orphan(*pid));
+    let has_it = |pid: &Pid| {
+        let mut found = process::sockets(*pid).flatten();
+        found.any(|number| sockets.contains(&number))
+    };
+    orphans.filter(has_it).collect()
+}
+
+/// The number of a socket that listens at this path, by its line in proc_pid_net(5). In a folder that others can change it was bound by
+/// another name, and its own is not known.
+fn parse_unix(line: &str, path: &Path) -> Option<u64> {
+    let mut words = line.split_ascii_whitespace();
+    let listens = words.nth(3)? == ACCEPTS;
+    let number = words.nth(2)?.parse().ok()?;
+    // The path may contain spaces.
+    let is_at = line.ends_with(&format!(" {}", path.display())) || line.ends_with(DRAFT);
+    (listens && is_at).then_some(number)
 }
 
 #[cfg(test)]
@@ -183,6 +210,23 @@ mod tests {
         assert_eq!(parse(&v4.replace(" 0A ", " 01 ")), None, "a connection");
         for wrong in ["", "0:", "0: x 0 0A", &v4.replace("1F90", "xx"), &v4[..40]] {
             assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_that_listens_is_known_by_its_path() {
+        let path = Path::new("/run/a b.sock");
+        let line = "0000000000000000: 00000002 00000000 00010000 0001 01 4711 /run/a b.sock";
+        assert_eq!(parse_unix(line, path), Some(4711));
+        let draft = line.replace("/run/a b.sock", "/proc/self/fd/7/socket");
+        assert_eq!(parse_unix(&draft, path), Some(4711));
+        for other in [
+            line.replace("00010000", "00000000"),
+            line.replace("/run/a b.sock", "/run/b.sock"),
+            "Num       RefCount Protocol Flags    Type St Inode Path".into(),
+            String::new(),
+        ] {
+            assert_eq!(parse_unix(&other, path), None, "{other}");
         }
     }
 

@@ -646,6 +646,23 @@ fn who_waits_too_long_is_told() {
     peer.ends();
 }
 
+/// The listener of an app is closed while it restarts.
+#[test]
+fn who_has_waited_for_an_app_that_does_not_listen_may_come_again() {
+    for (is_ours, expected) in [(true, "503"), (false, "502")] {
+        let folder = tempfile::tempdir().unwrap();
+        let nobody = Address::Unix(folder.path().join("socket"));
+        let front = front(vec![nobody], |settings| {
+            settings.is_ours = is_ours;
+            settings.limits.queue_timeout = Duration::from_millis(150);
+        });
+        let began = Instant::now();
+        assert_eq!(status(&front.get().message()), expected);
+        let waited = began.elapsed() >= Duration::from_millis(150);
+        assert!(waited || !is_ours);
+    }
+}
+
 #[test]
 fn a_response_that_stops_in_the_middle_breaks_off() {
     let (upstream, address) = upstream();

@@ -321,12 +321,6 @@ impl Proxy {
         self.settle(now);
     }
 
-    /// Whether the master tells the addresses of an upstream.
-    pub fn is_told(&self, upstream: usize) -> bool {
-        let of = self.upstreams.get(upstream);
-        of.is_some_and(|of| of.settings.is_told)
-    }
-
     /// Whether requests are refused while an upstream has no address. Those that wait are when [`Self::set_addresses`] is called.
     pub fn refuse(&mut self, upstream: usize, refuses: bool) {
         if let Some(of) = self.upstreams.get_mut(upstream) {

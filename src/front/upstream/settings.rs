@@ -15,6 +15,8 @@ pub struct Settings {
     pub name: String,
     /// What it speaks.
     pub protocol: Protocol,
+    /// The master starts what answers there, and tells when nothing does.
+    pub is_ours: bool,
     /// The master tells which addresses there are.
     pub is_told: bool,
     /// How many requests run and wait, and when an address is left alone.
@@ -39,6 +41,7 @@ impl Settings {
         Self {
             name: name.into(),
             protocol: Protocol::Http,
+            is_ours: false,
             is_told: false,
             limits: Limits {
                 most_running: usize::MAX,

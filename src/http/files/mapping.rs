@@ -27,7 +27,8 @@ pub(super) struct Mapped {
 
 #[derive(Debug)]
 enum Target {
-    Folder(Root),
+    /// The first one that has a file counts.
+    Folders(Vec<Root>),
     File(PathBuf),
 }
 
@@ -56,7 +57,13 @@ impl Mapped {
             )));
         }
         let target = match prefix.last() {
-            Some(b'/') => Target::Folder(Root::open(&mapping.path)?),
+            Some(b'/') => {
+                let all = std::iter::once(&mapping.path).chain(&mapping.behind);
+                Target::Folders(
+                    all.map(|path| Root::open(path))
+                        .collect::<io::Result<_>>()?,
+                )
+            }
             _ => Target::File(mapping.path.clone()),
         };
         Ok(Self {
@@ -76,15 +83,17 @@ impl Mapped {
 
     /// Follows the way to the folder again if that is due.
     pub fn look(&mut self, now: Instant) {
-        if let Target::Folder(root) = &mut self.target {
-            root.look(now);
+        if let Target::Folders(roots) = &mut self.target {
+            for root in roots {
+                root.look(now);
+            }
         }
     }
 
     /// What the name says about the file.
     pub fn kind(&self, name: &[u8]) -> Kind {
         match &self.target {
-            Target::Folder(_) => kinds::of(name),
+            Target::Folders(_) => kinds::of(name),
             Target::File(path) => kinds::of(path.as_os_str().as_bytes()),
         }
     }
@@ -92,8 +101,13 @@ impl Mapped {
     /// Opens the file of this name, or with this ending more.
     pub fn file(&self, name: &[u8], ending: &str) -> Result<(File, Metadata), Miss> {
         match &self.target {
-            Target::Folder(root) if ending.is_empty() => root.file(name),
-            Target::Folder(root) => root.file(&[name, ending.as_bytes()].concat()),
+            Target::Folders(roots) if ending.is_empty() => in_first(roots, name),
+            // Beside a file, and not in another folder.
+            Target::Folders(roots) => {
+                let with_file = roots.iter().find(|root| root.file(name).is_ok());
+                let root = with_file.ok_or(Miss::Nothing)?;
+                root.file(&[name, ending.as_bytes()].concat())
+            }
             Target::File(path) => single(&with_ending(path, ending)),
         }
     }
@@ -101,10 +115,27 @@ impl Mapped {
     /// Where that is, for the log.
     pub fn path_of(&self, name: &[u8], ending: &str) -> PathBuf {
         match &self.target {
-            Target::Folder(root) => with_ending(&root.path_of(name), ending),
+            Target::Folders(roots) => {
+                let first = roots.first().map(|root| root.path_of(name));
+                with_ending(&first.unwrap_or_default(), ending)
+            }
             Target::File(path) => with_ending(path, ending),
         }
     }
+}
+
+/// The file in the first folder that has one of this name.
+fn in_first(roots: &[Root], name: &[u8]) -> Result<(File, Metadata), Miss> {
+    let mut first = None;
+    for root in roots {
+        match root.file(name) {
+            Err(miss @ (Miss::Nothing | Miss::Folder | Miss::Outside(_))) => {
+                first.get_or_insert(miss);
+            }
+            found => return found,
+        }
+    }
+    Err(first.unwrap_or(Miss::Nothing))
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -168,6 +168,40 @@ impl Site {
 }
 
 #[test]
+fn what_is_not_in_a_folder_may_be_in_one_behind_it() {
+    let mut site = site(|root| {
+        let (first, second) = (root.join("first"), root.join("second"));
+        create_dir_all(first.join("large.txt")).unwrap();
+        create_dir_all(&second).unwrap();
+        write(first.join("both.txt"), "first").unwrap();
+        write(second.join("both.txt"), "second").unwrap();
+        write(second.join("both.txt.gz"), "of the second").unwrap();
+        write(second.join("one.txt"), "one").unwrap();
+        write(second.join("one.txt.gz"), "packed").unwrap();
+        let folders = mapping_with("/static/", &first, |mapping| {
+            mapping.behind = vec![second, root.to_owned()];
+            mapping.precompressed = vec![Coding::Gzip];
+        });
+        vec![folders]
+    });
+    let gzip = "Accept-Encoding: gzip\r\n";
+    let both = site.get("/static/both.txt", gzip);
+    assert_eq!(both.text(), "first", "not what is beside another file");
+    assert_eq!(site.get("/static/one.txt", gzip).text(), "packed");
+    assert_eq!(site.get("/static/one.txt", "").text(), "one");
+    let large = site.get("/static/large.txt", "");
+    assert_eq!(
+        large.body,
+        self::large(),
+        "a folder of that name comes first"
+    );
+    assert_eq!(site.status("/static/none.txt"), 404);
+    write(site.root.join("first/one.txt"), "new").unwrap();
+    site.now += 2 * SECOND;
+    assert_eq!(site.get("/static/one.txt", "").text(), "new");
+}
+
+#[test]
 fn files_are_served_with_type_and_length() {
     let mut site = site(|root| {
         vec![

@@ -150,6 +150,8 @@ impl Disk {
             pid_file: None,
             control: None,
             usual_control: Vec::new(),
+            metrics: None,
+            lame_duck: None,
             listeners: addresses.map(listener).collect(),
             apps,
             stopped: BTreeSet::new(),
@@ -210,6 +212,7 @@ fn app(name: &str, written: &Written) -> App {
         owner: None,
         backlog: 1,
     });
+    app.is_reached = true;
     app.is_told = name != UNTOLD;
     app.required = written.required;
     let is_missing = written.missing && !written.required;
@@ -243,7 +246,8 @@ fn app(name: &str, written: &Written) -> App {
     policy.check = written.check.is_some();
     policy.replace = written.replace;
     policy.restart = written.restart;
-    policy.ends_quiet = !written.template && workers != 2;
+    // Only one that a site may reach.
+    policy.ends_quiet = app.is_told && !written.template && workers != 2;
     policy.announces_end = workers.is_multiple_of(2);
     policy.readiness = match workers {
         5 => Readiness::After(Duration::from_millis(300)),

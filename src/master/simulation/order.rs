@@ -20,10 +20,24 @@ fn the_first_worker_of_an_app_waits_for_the_apps_before_it() {
             break;
         }
         assert_eq!(started(&mut history, "web"), 0);
+        let later: Vec<_> = history.master.later();
+        let later: Vec<_> = later
+            .iter()
+            .map(|app| (&*app.name, app.wanted, &*app.waits_for))
+            .collect();
+        assert_eq!(later, [("web", 2, "queue")]);
+        let status = history.master.status_line();
+        assert!(
+            status.ends_with("; web 0/2 ready, to be started later"),
+            "{status}"
+        );
         history.pass(1);
     }
     history.pass(10_000);
     assert_eq!(started(&mut history, "web"), 2);
+    assert!(history.master.later().is_empty());
+    let status = history.master.status_line();
+    assert!(!status.contains("later"), "{status}");
 }
 
 /// Two apps that serve, with templates: web comes after queue.

@@ -29,8 +29,8 @@ impl Heard {
     pub fn take(&mut self, app: &Name, state: Option<&str>, now: Instant) {
         let sent: BTreeSet<_> = self.addresses().map(str::to_owned).collect();
         let ready = state.map(|state| Ready::parse(state.as_bytes()).expect("a state"));
-        // Of one that is stopped, nobody knows whether a site names it.
-        let is_told = |ready: &Ready| &**app != UNTOLD || ready.workers.is_empty() && ready.refuses;
+        // The workers of this one share an address.
+        let is_told = |ready: &Ready| &**app != UNTOLD || ready.workers.is_empty();
         assert!(ready.iter().all(is_told), "{ready:?}");
         let before = match ready.clone() {
             Some(ready) => self.ready.insert(app.to_string(), ready),
@@ -201,6 +201,9 @@ fn a_reload_takes_the_old_workers_out_and_brings_the_new_ones_in() {
     );
 }
 
+/// An app whose workers have an address each, and one whose workers share one.
+const NAMES: [&str; 2] = ["web", UNTOLD];
+
 /// Whether the front refuses the requests of an app, and whether a worker of it runs or was requested.
 fn refuses(history: &mut History, name: &str) -> (bool, bool) {
     let app = history.master.workers.apps.get(name);
@@ -267,63 +270,71 @@ fn requests_of_a_required_app_wait_for_its_next_worker() {
 
 #[test]
 fn requests_of_an_app_are_refused_while_it_is_stopped_and_not_while_it_is_restarted() {
-    let apps = [("api", Written::good(1)), ("web", Written::good(2))];
-    let mut history = History::new(&apps);
-    history.pass(10_000);
-    history.order("restart web");
-    let mut without = 0;
-    for _ in 0..10_000 {
-        history.pass(1);
-        let (refuses, has_worker) = refuses(&mut history, "web");
-        assert!(!refuses);
-        without += u32::from(!has_worker);
+    for name in NAMES {
+        let apps = [("api", Written::good(1)), (name, Written::good(2))];
+        let mut history = History::new(&apps);
+        history.pass(10_000);
+        history.order(&format!("restart {name}"));
+        let mut without = 0;
+        for _ in 0..10_000 {
+            history.pass(1);
+            let (refuses, has_worker) = refuses(&mut history, name);
+            assert!(!refuses);
+            without += u32::from(!has_worker);
+        }
+        assert!(without > 0, "it had none in between");
+        history.kernel().check_all_are_told();
+        history.order(&format!("stop {name}"));
+        history.pass(20_000);
+        assert_eq!(refuses(&mut history, name), (true, false));
+        assert!(!refuses(&mut history, "api").0);
+        history.send(Signal::SIGHUP);
+        history.pass(10_000);
+        assert_eq!(refuses(&mut history, name), (true, false));
+        history.order(&format!("start {name}"));
+        for _ in 0..10_000 {
+            history.pass(1);
+            let (refuses, has_worker) = refuses(&mut history, name);
+            assert!(!(refuses && has_worker), "it is about to serve");
+        }
+        assert_eq!(refuses(&mut history, name), (false, true));
+        history.kernel().check_all_are_told();
     }
-    assert!(without > 0, "it had none in between");
-    history.kernel().check_all_are_told();
-    history.order("stop web");
-    history.pass(20_000);
-    assert_eq!(refuses(&mut history, "web"), (true, false));
-    assert!(!refuses(&mut history, "api").0);
-    history.send(Signal::SIGHUP);
-    history.pass(10_000);
-    assert_eq!(refuses(&mut history, "web"), (true, false));
-    history.order("start web");
-    for _ in 0..10_000 {
-        history.pass(1);
-        let (refuses, has_worker) = refuses(&mut history, "web");
-        assert!(!(refuses && has_worker), "it is about to serve");
-    }
-    assert_eq!(refuses(&mut history, "web"), (false, true));
-    history.kernel().check_all_are_told();
 }
 
 #[test]
 fn requests_of_an_app_that_is_disabled_are_refused() {
-    let disabled = Written {
-        enabled: false,
-        ..Written::good(1)
-    };
-    let mut history = History::new(&[("api", Written::good(1)), ("web", disabled)]);
-    history.pass(10_000);
-    assert_eq!(refuses(&mut history, "web"), (true, false));
+    for name in NAMES {
+        let disabled = Written {
+            enabled: false,
+            ..Written::good(1)
+        };
+        let mut history = History::new(&[("api", Written::good(1)), (name, disabled)]);
+        history.pass(10_000);
+        assert_eq!(refuses(&mut history, name), (true, false));
+    }
 }
 
 #[test]
 fn requests_of_an_app_that_was_given_up_are_refused() {
-    let web = Written {
-        required: false,
-        ..Written::good(4)
-    };
-    let mut history = History::new(&[("api", Written::good(1)), ("web", web)]);
-    history.pass(10_000);
-    assert_eq!(refuses(&mut history, "web"), (false, true));
-    for _ in 0..2_000 {
-        crash(&mut history, "web");
-        history.pass(100);
+    for name in NAMES {
+        for required in [false, true] {
+            let app = Written {
+                required,
+                ..Written::good(4)
+            };
+            let mut history = History::new(&[("api", Written::good(1)), (name, app)]);
+            history.pass(10_000);
+            assert_eq!(refuses(&mut history, name), (false, true));
+            for _ in 0..2_000 {
+                crash(&mut history, name);
+                history.pass(100);
+            }
+            let app = &history.master.workers.apps[name];
+            assert!(app.supervisor.is_given_up());
+            assert_eq!(refuses(&mut history, name), (true, false));
+        }
     }
-    let web = &history.master.workers.apps["web"];
-    assert!(web.supervisor.is_given_up());
-    assert_eq!(refuses(&mut history, "web"), (true, false));
 }
 
 /// A program with an address of its own is told when its requests are answered, and at half of its time.

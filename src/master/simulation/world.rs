@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::counters::CLASSES;
 use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::metrics::orders::Orders;
 use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 
 use super::disk::{Code, End, code, end};
@@ -460,7 +462,30 @@ impl World for Kernel {
             threads_busy: process.busy_since.map_or(0, |_| 1),
             line: "GET /".into(),
             latency: [0; LATENCY_BUCKETS],
+            responses: [0; CLASSES],
+            time: 0,
         })
+    }
+
+    fn write_census(&mut self, _size: u64, _changes: &[(u64, Vec<u64>)]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn start_metrics(
+        &mut self,
+        _wanted: &plan::Metrics,
+        _orders: &Orders,
+        _generation: Generation,
+    ) -> io::Result<Pid> {
+        self.job(&"".into(), End::Hangs, 1000)
+    }
+
+    fn cpu(&mut self, pid: Pid) -> Option<u64> {
+        assert!(
+            self.processes.contains_key(&pid),
+            "a reaped process is not examined"
+        );
+        Some(1)
     }
 
     fn counters(&self, _app: &Name, keys: &[u64]) -> Vec<Vec<u64>> {
@@ -508,7 +533,7 @@ impl World for Kernel {
             }
             Left::CommandOf(_) => false,
         };
-        is_left.then_some(Killed {
+        is_left.then_some(Killed::Guarded {
             master: EARLIER,
             guard: Pid::from_raw(3),
         })

@@ -9,6 +9,7 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::effects::guard::Guard;
 use crate::effects::process::Stat;
+use crate::guard::orphans::Orphans;
 use crate::guard::table::{Files, Identity, Record};
 use crate::guard::waiting::Earlier;
 use crate::master::world::{Exit, Killed, Left, Rest, Role, Start};
@@ -20,6 +21,8 @@ pub(super) struct Guarded {
     guard: Option<Guard>,
     /// Masters that have died before this one began, while something is left of them.
     earlier: Vec<Earlier>,
+    /// What others have left that were killed together with their guards.
+    orphans: Orphans,
     /// How to end what each template forks, and those of its workers that are not children of the master yet.
     templates: HashMap<Pid, Record>,
     forked: HashMap<Pid, Record>,
@@ -33,13 +36,14 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// A master with these files has a guard, unless the kernel ends all processes with it: pid_namespaces(7). The guards of
-    /// `earlier` masters still end what is left of these.
-    pub(super) fn new(files: &Files, earlier: Vec<Earlier>) -> Self {
+    /// `earlier` masters still end what is left of these; nobody ends the `orphans`.
+    pub(super) fn new(files: &Files, earlier: Vec<Earlier>, orphans: Orphans) -> Self {
         let is_init = std::process::id() == 1;
         let guard = (!is_init).then(|| Guard::new(files, Instant::now()));
         let mut guarded = Self {
             guard: None,
             earlier,
+            orphans,
             templates: HashMap::new(),
             forked: HashMap::new(),
             addresses: BTreeMap::new(),
@@ -99,11 +103,19 @@ impl Guarded {
             Left::Whole(app) => earlier.left_any(|record| record.is_of(app)),
             Left::CommandOf(app) => earlier.left(|record| record.is_command_of(app)),
         };
-        let earlier = self.earlier.iter().find(is_it)?;
-        Some(Killed {
-            master: earlier.master,
-            guard: earlier.guard,
-        })
+        if let Some(earlier) = self.earlier.iter().find(is_it) {
+            return Some(Killed::Guarded {
+                master: earlier.master,
+                guard: earlier.guard,
+            });
+        }
+        let (worker, name) = match left {
+            Left::Anything => self.orphans.left(None)?,
+            Left::Holding(holders) => self.orphans.left(Some(*holders))?,
+            Left::Of(_) | Left::Alone(..) | Left::Whole(_) | Left::CommandOf(_) => return None,
+        };
+        let name = name.to_owned();
+        Some(Killed::Alone { worker, name })
     }
 
     /// The next master is to get these listeners if this one dies.

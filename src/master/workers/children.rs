@@ -3,7 +3,7 @@
 //! A worker of a template is *expected* from its request until its own first message gives its pid. A pid is removed from the table
 //! when it is reaped, and only pids of the table are signalled, so a signal never reaches an unknown process with a reused pid.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -66,6 +66,8 @@ pub struct Children {
     by_pid: HashMap<Pid, Child>,
     pids: BTreeMap<(Name, WorkerId), Pid>,
     expected: BTreeMap<(Name, WorkerId), Child>,
+    /// Workers of which something may have changed since they were asked for.
+    touched: BTreeSet<Pid>,
 }
 
 impl Children {
@@ -73,6 +75,7 @@ impl Children {
     pub fn insert(&mut self, pid: Pid, child: Child) {
         self.pids.insert((child.app.clone(), child.worker), pid);
         self.by_pid.insert(pid, child);
+        self.touched.insert(pid);
     }
 
     /// A worker was requested from a template.
@@ -108,7 +111,19 @@ impl Children {
 
     /// The same, for changes.
     pub fn get_mut(&mut self, pid: Pid) -> Option<&mut Child> {
-        self.by_pid.get_mut(&pid)
+        let child = self.by_pid.get_mut(&pid)?;
+        self.touched.insert(pid);
+        Some(child)
+    }
+
+    /// The workers of which something may have changed since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<Pid> {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// Counts all workers as changed.
+    pub fn touch_all(&mut self) {
+        self.touched.extend(self.by_pid.keys());
     }
 
     /// The workers of an app that have a process, oldest first.

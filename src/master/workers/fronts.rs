@@ -1,4 +1,5 @@
-//! What front workers are told: which workers of each app take requests. The latest state counts; what has not changed is not told.
+//! What front workers are told: which workers of each app take requests, and of which apps none does. The latest state counts; what has not
+//! changed is not told.
 //!
 //! A worker that is to end is taken out before it is told, so that no request goes to a worker that ends. A program with an address of its own is
 //! told when its requests are answered (`quiet`). One that a template has forked
@@ -91,7 +92,7 @@ impl Workers {
         while let Some(app) = self.fronts.changed.pop_first() {
             let known = self.apps.get(&app).filter(|known| !known.plans.is_empty());
             let told = match known {
-                Some(known) => known.plans.values().any(|plan| plan.is_told),
+                Some(known) => known.plans.values().any(|plan| plan.is_reached),
                 // It is stopped, and no plan is left that says whether a site names it.
                 None => self.fronts.refuse.contains(&app),
             };
@@ -110,7 +111,14 @@ impl Workers {
 
     /// What front workers should know of an app.
     fn state<W: World>(&self, turn: &Turn<W>, app: &Name) -> Option<String> {
-        let children = self.children.of(app);
+        let plans = self
+            .apps
+            .get(app)
+            .into_iter()
+            .flat_map(|app| app.plans.values());
+        // Others share an address, which the front has in its settings.
+        let is_told = plans.into_iter().any(|plan| plan.is_told);
+        let children = self.children.of(app).filter(|_| is_told);
         let takes = |child: &Child| {
             let serves = child.ready_at.is_some() && child.adopted;
             serves && !child.on_trial && !child.leaves && !child.stopping

@@ -66,6 +66,7 @@ const VALUES: &[(&str, &str)] = &[
     ("master.control", "'control'"),
     ("master.pid_file", "'pid'"),
     ("master.state", "'kept'"),
+    ("master.metrics", "'127.0.0.1:9100'"),
     ("master.control_mode", "'0660'"),
     ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),

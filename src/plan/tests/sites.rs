@@ -48,6 +48,88 @@ fn sites_make_one_pool_that_reloads_leave_alone() {
     assert_eq!(serde_json::from_str::<Plan>(&json).expect("the same"), plan);
 }
 
+/// A site that asks the application `wsgi` for its static files, with these keys more.
+fn of_django(wsgi: &str, more: &str) -> String {
+    format!(
+        "[site.a]\nlisten = '127.0.0.1:80'\nstatic = 'django'\n{more}\n[front]\nuser = 'www'\n[app.web]\nwsgi = '{wsgi}'\nlisten = '127.0.0.1:81'\nuser = 'www'"
+    )
+}
+
+#[test]
+fn a_site_asks_its_django_application_for_the_static_files() {
+    let routes = |text: &str| settings(text).sites.remove(0).routes;
+    let found = routes(&of_django("shop.wsgi", "app = 'web'"));
+    let paths: Vec<_> = found.iter().map(|route| route.path.as_str()).collect();
+    assert_eq!(paths, ["/static/", "/"]);
+    let Target::Files(mapping) = &found[0].target else {
+        panic!("{found:?}")
+    };
+    assert_eq!(mapping.path, Path::new("/srv/static"));
+    assert_eq!(mapping.precompressed, Coding::ALL);
+    let by_route = routes(&of_django(
+        "shop.wsgi",
+        "routes = [{ path = '/x/', app = 'web' }]",
+    ));
+    assert_eq!(by_route.len(), 2);
+
+    let text = of_django("empty:app", "app = 'web'");
+    assert_eq!(routes(&text).len(), 1);
+    let warned = plan_as((0, 0), &text).expect("fine").apps["front"]
+        .warnings
+        .concat();
+    assert_eq!(
+        warned,
+        "[site.a] static = \"django\", app web: STATIC_ROOT is not set"
+    );
+}
+
+#[test]
+fn what_an_application_says_of_its_static_files_is_data() {
+    for (wsgi, said) in [
+        (
+            "strange:app",
+            "3:10: static: there is no folder /nowhere, which app web names",
+        ),
+        (
+            "closed:app",
+            "3:10: static: the user of the app may not enter /srv/other, which",
+        ),
+        (
+            "plain:app",
+            "3:10: static: the application of app web is no Django site (write",
+        ),
+        (
+            "broken:app",
+            "3:10: static: app web cannot be asked where its static files are: there is no module",
+        ),
+    ] {
+        refused(&of_django(wsgi, "app = 'web'"), said);
+    }
+    refused(
+        &of_django("shop.wsgi", "routes = [{ redirect = 'https' }]"),
+        "3:10: static: \"django\" is for a site with an app that has `wsgi`",
+    );
+    let two = of_django(
+        "shop.wsgi",
+        "app = 'web'\nroutes = [{ path = '/x/', app = 'other' }]",
+    );
+    let two = format!("{two}\n[app.other]\nwsgi = 'a:b'\nlisten = '127.0.0.1:82'");
+    refused(
+        &two,
+        "3:10: static: \"django\" is for a site with one app that has `wsgi`, and this one has other and web",
+    );
+    refused(
+        "[app.web]\nwsgi = 'a:b'\nlisten = '127.0.0.1:1'\nstatic = 'assets'",
+        "4:10: static: must be a table of prefixes, or \"django\" (write for example { \"/static/\" = \"assets\" })",
+    );
+    // One that may fail does not hold up the site.
+    let text = of_django("broken:app", "app = 'web'") + "\nrequired = false";
+    let warned = plan_as((0, 0), &text).expect("fine").apps["front"]
+        .warnings
+        .concat();
+    assert!(warned.contains("there is no module broken"), "{warned}");
+}
+
 #[test]
 fn a_folder_that_the_user_of_the_front_may_not_enter_is_warned_of() {
     let of_site =

@@ -14,7 +14,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOTSTRAP = os.path.join(os.path.dirname(HERE), "bootstrap.py")
 GUARD = 30  # seconds after which a wait is a failure
-CONTRACT = "6"  # the version of the worker contract
+CONTRACT = "7"  # the version of the worker contract
 F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 SETTINGS = {
@@ -22,6 +22,8 @@ SETTINGS = {
     "threads": 1,
     "prefix": "",
     "static": {},
+    "django_static": False,
+    "interpreter": "that of the test",
     "max_requests": None,
     "max_requests_jitter": 0,
 }

@@ -97,17 +97,24 @@ class Start(Case):
 
     def test_what_an_import_raises_is_shown_without_the_frames_of_importlib(self):
         for text, words in (
-            ("import nope", ("No module named 'nope'", "broken.py")),
+            ("import nope", ("broken is there, and imports nope, which is missing", "broken.py, line 1", "-m pip install nope", "this one is that of the test")),
+            ("import json.nope", ("imports json.nope, which is missing", "broken.py, line 1", "looked in /")),
+            ("import importlib\nimportlib.import_module('nope.x')", ("imports nope, which is missing", "broken.py, line 2")),
+            ("import importlib\nimportlib.import_module('broken_too')", ("ZeroDivisionError", "broken_too.py")),
             ("def f(:", ("SyntaxError", "broken.py")),
             ("import sys; sys.exit('no settings')", ("wsgi = \"broken:application\": the import of broken calls sys.exit('no settings')", "broken.py")),
         ):
             with tempfile.TemporaryDirectory(prefix="preforkd-") as folder:
                 with open(os.path.join(folder, "broken.py"), "w") as code:
                     code.write(text)
+                with open(os.path.join(folder, "broken_too.py"), "w") as code:
+                    code.write("1 / 0\n")
                 log = self.failed_start("broken:application", chdir=folder)
             for word in words:
                 self.assertIn(word, log)
-            self.assertNotIn("importlib", log)
+            self.assertNotIn("importlib/", log)
+            self.assertNotIn("frozen importlib", log)
+            self.assertEqual(log.count("which is missing"), 1 if "which is missing" in words[0] else 0)
 
     def test_an_interpreter_that_cannot_load_the_extension_says_what_it_is(self):
         with open(BOOTSTRAP) as source:

@@ -40,7 +40,8 @@ pub(super) fn fail(
     }
     let status = failure.status();
     let text = match failure {
-        Failure::NotRunning => NOT_RUNNING,
+        Failure::NotRunning | Failure::NobodyLeft => NOT_RUNNING,
+        Failure::QueueTimeout if of.spots.is_empty() => NOT_READY,
         _ => text(status),
     };
     response.fail(status, text);
@@ -62,6 +63,7 @@ fn complaint(name: &str, address: Option<&Address>, failure: &Failure, started: 
 }
 
 const NOT_RUNNING: &str = "503 Service Unavailable: the application is not running\n";
+const NOT_READY: &str = "503 Service Unavailable: the application is not ready; try again later\n";
 
 /// What the client may know of it.
 fn text(status: u16) -> &'static str {

@@ -27,7 +27,7 @@ impl Proxy {
                 self.start(start, now);
             } else if let Some(upstream) = self.dirty.pop() {
                 let of = &mut self.upstreams[upstream];
-                let nobody_left = self.no_more && of.settings.is_told && of.spots.is_empty();
+                let nobody_left = self.no_more && of.settings.is_ours && of.spots.is_empty();
                 while let Some((ticket, place)) = of.dispatch.next(now) {
                     self.outputs.push_back((ticket, Output::Begins));
                     self.starts.push_back(Start {
@@ -571,8 +571,8 @@ impl Proxy {
         exchange.connection = None;
         let upstream = exchange.upstream;
         // The worker has ended, which the master is about to tell, or does not listen yet.
-        let is_told = self.upstreams[upstream].settings.is_told;
-        let is_closed = is_told && matches!(failure, Failure::Connect(_));
+        let is_ours = self.upstreams[upstream].settings.is_ours;
+        let is_closed = is_ours && matches!(failure, Failure::Connect(_));
         if is_closed && self.no_more {
             // Each refusal is the last one of its address.
             exchange.tries = 0;
@@ -583,7 +583,7 @@ impl Proxy {
                 exchange.tries = 0;
             }
         }
-        let tries = exchange.tries;
+        let (tries, patient_until) = (exchange.tries, exchange.patient_until);
         let attempt = Attempt {
             idempotent: exchange.idempotent,
             whole: !exchange.has_passed_on(),
@@ -609,6 +609,9 @@ impl Proxy {
             self.remove(upstream, place);
         }
         if !repeat {
+            if is_closed && now >= patient_until {
+                failure = Failure::QueueTimeout;
+            }
             return self.answer(ticket, Some(place), &failure, now);
         }
         let dispatch = &mut self.upstreams[upstream].dispatch;

@@ -354,7 +354,7 @@ fn only_the_fields_that_a_proxy_sets_are_believed() {
 #[test]
 fn the_samples_for_nginx_set_each_field_that_is_believed() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for (file, samples) in [("README.md", 1), ("man/preforkd.toml.5", 1)] {
+    for (file, samples) in [("conf/guide/proxies.md", 1), ("man/preforkd.toml.5", 1)] {
         let text = std::fs::read_to_string(root.join(file)).expect(file);
         let mut found = 0;
         // The lines of a sample stand together.
