@@ -38,6 +38,7 @@ mod arguments;
 mod check;
 mod commands;
 mod completions;
+mod events;
 mod init;
 mod loading;
 mod local;
@@ -249,6 +250,9 @@ impl Failure {
 
 /// Prints a result, and returns the exit status. A reader that wants no more of it, such as head(1), is no failure.
 fn print(text: &str, status: u8) -> ExitCode {
+    if text.is_empty() {
+        return status.into();
+    }
     let mut output = std::io::stdout().lock();
     let printed = writeln!(output, "{text}").and_then(|()| output.flush());
     match printed {

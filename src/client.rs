@@ -26,7 +26,9 @@ const SHORTLY: Duration = Duration::from_millis(500);
 /// The master refuses the request. The message is for people.
 pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
     // These have no time limit.
-    let takes_time = ["reload", "plan", "start", "restart", "stop", "scale"];
+    let takes_time = [
+        "reload", "plan", "start", "restart", "stop", "scale", "follow",
+    ];
     let first = request.split(' ').next().unwrap_or_default();
     let takes_time = takes_time.contains(&first);
     let timeout = (!takes_time).then_some(TIMEOUT);

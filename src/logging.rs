@@ -6,6 +6,8 @@ use env_logger::{Builder, Target, WriteStyle};
 use log::{Level, LevelFilter};
 use preforkd_worker::stderr;
 
+pub mod recent;
+
 /// Starts logging, with priorities if standard error is the journal.
 pub fn begin(verbose: bool) {
     let journal = stderr::is_journal(std::io::stderr());
@@ -19,12 +21,10 @@ pub fn begin(verbose: bool) {
         .write_style(WriteStyle::Never)
         .target(Target::Pipe(Box::new(Lines { journal })))
         .format(move |line, record| {
-            writeln!(
-                line,
-                "{}{}",
-                stderr::line_start(journal, record.level()),
-                record.args()
-            )
+            let text = record.args().to_string();
+            recent::note(record.level(), &text);
+            let start = stderr::line_start(journal, record.level());
+            writeln!(line, "{start}{text}")
         })
         .init();
 }

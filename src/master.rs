@@ -244,8 +244,8 @@ impl<W: World> Master<W> {
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         self.settle();
         if self.has_ended() {
-            self.control.stop_ends(&mut self.turn);
             info!("stopped");
+            self.control.stop_ends(&mut self.turn);
             return Ok(Some(self.outcome));
         }
         let deadline = self.deadline();
@@ -366,6 +366,8 @@ impl<W: World> Master<W> {
             later: self.later(),
             schedules: &self.schedules,
             checks: &self.checks,
+            census: &self.census,
+            is_ready: self.takes_requests(),
             plan: self.current.as_ref(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
@@ -376,6 +378,7 @@ impl<W: World> Master<W> {
         }
         self.note_phase(changed);
         self.write_census();
+        self.control.answer_followers(&mut self.turn);
     }
 
     /// Passes all queued facts to supervisors and release, including those that result from their actions.

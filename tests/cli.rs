@@ -394,7 +394,8 @@ fn the_configuration_is_printed_with_the_origin_of_each_value_and_does_the_same(
         "command = [\"sleep\", \"7\"]  # app.toml:2:1, with variables of the environment",
         "workers = 3  # app.toml:3:1",
         "env = { A = \"$${B}\", \"x y\" = \"1\" }  # app.toml:4:1",
-        "start_timeout = \"60s\"  # default",
+        "#start_timeout = \"60s\"  # default",
+        "#[app.w.queue]",
         "[app.w.reload]",
         "soak = \"2s\"  # app.toml:6:1",
         "check = { command = \"true\" }  # app.toml:7:15",
@@ -430,7 +431,7 @@ fn the_origin_of_a_value_may_be_an_option() {
         "listen = [\"127.0.0.1:8000\"]  # default",
         "workers = 4  # --workers 4",
         "env = { A = \"1\" }  # --env A=1",
-        "threads = 1  # default",
+        "#threads = 1  # default",
     ] {
         let mut lines = printed.lines();
         assert!(

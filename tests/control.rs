@@ -140,7 +140,72 @@ fn status_shows_every_worker_as_a_table_and_as_json() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["apps"][0]["workers"][0]["pid"], first.pid.as_raw());
     assert_eq!(json["apps"][0]["wanted"], 2);
+    assert_eq!(
+        (&json["is_ready"], &json["phase"]),
+        (&true.into(), &"ready".into())
+    );
+    assert_eq!(json["apps"][0]["generation"], 1);
+    assert_eq!(json["apps"][0]["queue"], 0);
+    assert_eq!(json["apps"][0]["ends"]["killed"], 0);
+    assert!(json["apps"][0]["workers"][0]["cpu"].is_number(), "{json}");
+    kill(first.pid, Signal::SIGKILL).expect("it runs");
+    run.event("started");
+    run.event("started");
+    let (_, json, _) = command(&run, &["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["apps"][0]["ends"]["killed"], 1);
     run.stop();
+}
+
+#[test]
+fn events_are_kept_over_reloads_with_their_causes_and_can_be_followed() {
+    let mut run = Run::start(&config(""));
+    let first = run.event("started");
+    kill(first.pid, Signal::SIGKILL).expect("it runs");
+    run.logged(&["killed by SIGKILL, not by preforkd"]);
+    run.reload();
+    let (status, text, _) = command(&run, &["events"]);
+    assert_eq!(status, Some(0));
+    let pid = format!(
+        "app=web worker=0 gen=1 pid={}: killed by SIGKILL, not by preforkd",
+        first.pid
+    );
+    assert!(
+        text.contains(&pid) && text.contains("generation 2 is ready"),
+        "{text}"
+    );
+    let mut client = preforkd();
+    client.args(["events", "--follow", "--json", "-c"]);
+    client.arg(run.path("app.toml")).stdout(Stdio::piped());
+    let mut client = client.spawn().expect("it starts");
+    let output = client.stdout.take().expect("a pipe");
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+    let mut events = lines.map(|line| {
+        let line = line.expect("it is read");
+        serde_json::from_str::<serde_json::Value>(&line).expect("JSON")
+    });
+    let mut until = |text: &str| {
+        let is_it =
+            |event: &serde_json::Value| event["text"].as_str().is_some_and(|it| it.contains(text));
+        events.find(is_it).expect("it happens")
+    };
+    let death = until("killed by SIGKILL");
+    assert_eq!(
+        (&death["app"], &death["worker"]),
+        (&"web".into(), &0.into())
+    );
+    assert_eq!(death["pid"], first.pid.as_raw());
+    until("generation 2 is ready");
+    run.reload();
+    let third = until("generation 3 is ready");
+    assert!(third["number"].as_u64() > death["number"].as_u64());
+    run.stop();
+    assert!(events.count() > 0, "it ends after the last event");
+    assert_eq!(
+        client.wait().expect("it is ours").code(),
+        Some(1),
+        "there is no master"
+    );
 }
 
 #[test]

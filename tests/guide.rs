@@ -108,7 +108,7 @@ fn each_link_leads_to_a_file_and_each_anchor_to_a_heading() {
                 let headings = text.lines().filter(|line| line.starts_with('#'));
                 let mut anchors = headings.map(|line| {
                     let name = line.trim_start_matches('#').trim().to_lowercase();
-                    name.replace(|c: char| c == ' ', "-")
+                    name.replace(' ', "-")
                 });
                 assert!(
                     anchors.any(|known| known == anchor),
@@ -202,7 +202,10 @@ fn the_log_has_the_words_by_which_a_symptom_is_found() {
         for symptom in quoted(row[0]).filter(|symptom| !others.contains(symptom)) {
             // A word in capitals stands for a value.
             let is_value = |word: &str| {
-                word.len() > 1 && word.chars().all(|c| c.is_ascii_uppercase() || c == ')')
+                word.len() > 1
+                    && word
+                        .chars()
+                        .all(|c| c.is_ascii_uppercase() || "),".contains(c))
             };
             let words: Vec<&str> = symptom.split(' ').collect();
             for piece in words.split(|word| is_value(word)) {

@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use common::{Run, app, build_front};
 use nix::sys::signal::{Signal, kill};
@@ -35,13 +36,29 @@ fn ask(run: &Run, path: &str) -> (u16, String) {
     get(run, "metrics.sock", &format!("GET {path}"))
 }
 
-/// The value of a metric.
-fn value(run: &Run, name: &str) -> f64 {
+/// Waits until something is so: a worker counts a request after it has answered it, and the master notes what it does at the end of a turn.
+fn until(what: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !what() {
+        assert!(began.elapsed() < GUARD, "it is not so");
+    }
+}
+
+fn until_value(run: &Run, name: &str, expected: f64) {
+    until(|| find(run, name).is_some_and(|value| value >= expected));
+    assert_eq!(value(run, name), expected, "{name}");
+}
+
+/// The value of a metric; none if there is no such metric.
+fn find(run: &Run, name: &str) -> Option<f64> {
     let (status, text) = ask(run, "/metrics");
     assert_eq!(status, 200, "{text}");
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.unwrap_or_else(|| panic!("no {name} in {text}"));
-    value.trim().parse().expect("a number")
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().parse().expect("a number"))
+}
+
+fn value(run: &Run, name: &str) -> f64 {
+    find(run, name).unwrap_or_else(|| panic!("there is no {name}"))
 }
 
 /// The process that answers.
@@ -53,6 +70,8 @@ fn exporter(run: &Run) -> Pid {
     found.expect("it runs").0
 }
 
+/// The time limit of a wait, after which the test fails.
+const GUARD: Duration = Duration::from_secs(30);
 const ANSWERED: &str = "preforkd_app_requests_total{app=\"front\",status=\"2xx\"}";
 
 #[test]
@@ -61,59 +80,52 @@ fn sums_outlast_the_workers_and_the_process_that_tells_them() {
     for _ in 0..3 {
         assert_eq!(get(&run, "site.sock", "GET /"), (200, "one".into()));
     }
-    assert_eq!(value(&run, ANSWERED), 3.0);
-    assert_eq!(
-        value(
-            &run,
-            "preforkd_site_requests_total{site=\"shop\",route=\"/\",status=\"2xx\"}"
-        ),
-        3.0
+    until_value(&run, ANSWERED, 3.0);
+    until_value(
+        &run,
+        "preforkd_site_requests_total{site=\"shop\",route=\"/\",status=\"2xx\"}",
+        3.0,
     );
     let cpu = "preforkd_app_cpu_seconds_total{app=\"front\"}";
     let before = value(&run, cpu);
     run.write("app.toml", &config("", "two"));
     run.reload();
     assert_eq!(get(&run, "site.sock", "GET /"), (200, "two".into()));
-    assert_eq!(value(&run, ANSWERED), 4.0);
+    until_value(&run, ANSWERED, 4.0);
     assert!(value(&run, cpu) >= before);
     let replaced = "preforkd_app_worker_ends_total{app=\"front\",cause=\"replaced\"}";
-    run.logged(&["app=front", "gen=1", "ended (replaced"]);
-    assert_eq!(value(&run, replaced), 1.0);
+    run.logged(&["app=front", "gen=1", "ended ("]);
+    until_value(&run, replaced, 1.0);
     let first = exporter(&run);
     kill(first, Signal::SIGKILL).expect("it is ours");
     // Who asks meanwhile waits for the next one.
-    assert_eq!(value(&run, ANSWERED), 4.0);
+    until_value(&run, ANSWERED, 4.0);
     assert_ne!(exporter(&run), first);
-    assert_eq!(value(&run, replaced), 1.0);
+    until_value(&run, replaced, 1.0);
     run.stop();
 }
 
 #[test]
 fn a_new_app_is_counted_and_the_listener_stays_open() {
     let mut run = Run::start(&config("", "one"));
-    assert_eq!(
-        value(&run, "preforkd_app_workers{app=\"web\",state=\"idle\"}"),
-        1.0
+    until_value(
+        &run,
+        "preforkd_app_workers{app=\"web\",state=\"idle\"}",
+        1.0,
     );
     let waiting = UnixStream::connect(run.path("metrics.sock")).expect("it listens");
     let more = "\n[app.more]\ncommand = ['sleep', '1000']\nready = 'exec'\nworkers = 2\n";
     run.write("app.toml", &(config("", "one") + more));
     run.reload();
-    assert_eq!(
-        value(&run, "preforkd_app_workers_wanted{app=\"more\"}"),
-        2.0
-    );
-    assert_eq!(value(&run, "preforkd_generation"), 2.0);
+    until_value(&run, "preforkd_app_workers_wanted{app=\"more\"}", 2.0);
+    until_value(&run, "preforkd_generation", 2.0);
     assert!(
         !ask(&run, "/metrics")
             .1
             .contains("queue_length{app=\"more\"}"),
         "it has no listener"
     );
-    assert_eq!(
-        value(&run, "preforkd_app_accept_queue_length{app=\"web\"}"),
-        0.0
-    );
+    until_value(&run, "preforkd_app_accept_queue_length{app=\"web\"}", 0.0);
     drop(waiting);
     run.stop();
 }
@@ -124,14 +136,14 @@ fn ready_is_what_serves_and_goes_on() {
     assert_eq!(ask(&run, "/readyz"), (200, "ready\n".into()));
     run.signal(Signal::SIGWINCH);
     run.logged(&["pausing: all workers end"]);
+    until(|| ask(&run, "/readyz").0 == 503);
     let (status, why) = ask(&run, "/readyz");
     assert_eq!((status, &*why), (503, "no worker serves: front, web\n"));
-    assert_eq!(value(&run, "preforkd_ready"), 0.0);
+    until_value(&run, "preforkd_ready", 0.0);
     run.reload();
-    assert_eq!(ask(&run, "/readyz").0, 200);
+    until(|| ask(&run, "/readyz").0 == 200);
     kill(run.pid(), Signal::SIGSTOP).expect("it is ours");
-    while process::Stat::of(run.pid()).is_some_and(|_| ask(&run, "/healthz").0 == 200) {}
-    assert_eq!(ask(&run, "/healthz").0, 503);
+    until(|| ask(&run, "/healthz").0 == 503);
     assert_eq!(value(&run, "preforkd_ready"), 1.0, "it needs no master");
     kill(run.pid(), Signal::SIGCONT).expect("it is ours");
     run.stop();

@@ -740,7 +740,7 @@ fn a_process_that_was_handed_to_others_is_left_alone() {
 #[test]
 fn a_port_that_an_orphan_holds_is_waited_for_and_then_said_to_be_its_app_s() {
     let config = format!(
-        "[app.web]\ncommand = ['{}']\nlisten = '{}'\ngraceful_timeout = '300ms'\n",
+        "[app.web]\ncommand = ['{}']\nlisten = '{}'\ngraceful_timeout = '3s'\n",
         worker(),
         free_address()
     );
@@ -776,6 +776,9 @@ fn the_next_master_waits_for_what_has_lost_master_and_guard_and_has_an_address()
         let config = app("") + &more;
         let mut run = Run::start(&config);
         let both = [run.event("started"), run.event("started")].map(|event| event.pid);
+        let command = |pid: &Pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+        let is_deaf = |pid: &Pid| command(pid).is_ok_and(|it| it.contains("ignore-signals"));
+        let deaf = both.into_iter().find(is_deaf).expect("one is deaf");
         let guard = guard(&run);
         for pid in [guard, run.pid()] {
             kill(pid, Signal::SIGKILL).expect("it lives");
@@ -791,10 +794,6 @@ fn the_next_master_waits_for_what_has_lost_master_and_guard_and_has_an_address()
             "a worker of a preforkd that was killed together with its guard",
         ]);
         next.logged(&["app=web worker=0", "ready after"]);
-        let deaf = both
-            .into_iter()
-            .find(|pid| runs(*pid))
-            .expect("one is deaf");
         kill(deaf, Signal::SIGKILL).expect("it lives");
         next.logged(&["app=more: waits no longer"]);
         next.message("READY=1");
@@ -809,7 +808,7 @@ fn the_next_master_waits_for_what_has_lost_master_and_guard_and_has_an_address()
 #[test]
 fn a_listener_that_only_a_stranger_has_is_kept_for_the_next_master_for_a_while() {
     let at = free_address();
-    let leaves = "(setsid env -i sh -c \"echo $$$$ > orphan; exec sleep 1000\" &); until test -s orphan; do :; done";
+    let leaves = "(setsid env -i sh -c 'echo $$$$ > orphan; exec sleep 1000' &); until test -s orphan; do :; done";
     let config = format!(
         "[app.web]\ngraceful_timeout = '20s'\nlisten = '{at}'\ncommand = ['/bin/sh', '-c', '''{leaves}; exec {}''']\n",
         worker()

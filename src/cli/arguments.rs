@@ -59,6 +59,15 @@ pub(super) enum Command {
     },
     /// Show what the sites of the running master have counted, in the text format of Prometheus.
     Metrics,
+    /// Show the last 1,000 things that have happened, with their causes: the lines of the master's log.
+    Events {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+        /// Go on with what happens from now on.
+        #[arg(short, long)]
+        follow: bool,
+    },
     /// Have the front forget responses that it keeps: all of them, or those of sites and URLs.
     Purge {
         /// A site by its name, or a URL as clients ask for it, with its host.

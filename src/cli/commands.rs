@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::events::{self, Form};
 use super::subject::COMMAND_LINE;
 use super::target::USUAL;
 use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
@@ -64,6 +65,13 @@ pub(super) fn perform(
             Ok(done(metrics::text(&metrics)))
         }
         Command::Plan => ask("plan").map(done),
+        Command::Events { json, follow } => {
+            let (json, follow) = (*json, *follow);
+            let output = &mut std::io::stdout().lock();
+            let shown = events::show(connect, Form { json, follow }, output);
+            shown.map_err(|message| (message, FAILED))?;
+            Ok(done(String::new()))
+        }
         Command::Purge { what } => ask(&about("purge", what)).map(done),
         Command::Reload { apps } => ask(&about("reload", apps)).map(done),
         Command::Start { apps } => ask(&about("start", apps)).map(done),

@@ -83,7 +83,7 @@ mod tests {
         let mut padded = name.as_bytes().to_vec();
         padded.resize(theirs.len(), 0);
         bytes[at..at + theirs.len()].copy_from_slice(&padded);
-        let path = folder.join(name.replace('/', "_"));
+        let path = folder.join(name.replace(|c: char| !c.is_alphanumeric(), "_"));
         std::fs::write(&path, bytes).expect("room");
         path
     }

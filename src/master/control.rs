@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
+use preforkd_worker::metrics::{self, Cause};
 use serde_json::{Value, json};
 
+use super::census::{self, Census};
 use super::checks::Checks;
 use super::later::Later;
 use super::report;
@@ -19,12 +21,23 @@ use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
 use super::world::{ClientId, World};
+use crate::logging::recent;
 use crate::plan;
 use crate::release::Name;
 use crate::supervisor::{Counts, Readiness, Replace};
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
+
+/// The answer with the events after that of this number.
+pub(super) fn events(number: u64) -> String {
+    let events = recent::after(number);
+    // It is made of texts and numbers.
+    let lines = events
+        .iter()
+        .flat_map(|event| serde_json::to_string(event).ok());
+    lines.fold("ok\n".to_owned(), |text, line| text + &line + "\n")
+}
 
 /// The maximum number of workers of an app.
 const MAX_WORKERS: i32 = 10_000;
@@ -36,6 +49,10 @@ pub(super) enum Command {
     Status,
     /// Show what the front has counted.
     Metrics,
+    /// Show what has happened.
+    Events,
+    /// Show what happens after that, as soon as something does.
+    Follow(u64),
     /// Forget stored responses: all, or of these sites and URLs.
     Purge(Vec<String>),
     /// Reload, as with HUP; only some apps if they are named.
@@ -64,6 +81,8 @@ impl Command {
         Some(match words[..] {
             ["status"] => Self::Status,
             ["metrics"] => Self::Metrics,
+            ["events"] => Self::Events,
+            ["follow", last] => Self::Follow(last.parse().ok()?),
             ["purge", ref what @ ..] => {
                 Self::Purge(what.iter().map(|word| (*word).to_owned()).collect())
             }
@@ -98,6 +117,9 @@ pub(super) struct Whole<'a> {
     pub(super) later: Vec<Later>,
     pub(super) schedules: &'a Schedules,
     pub(super) checks: &'a Checks,
+    pub(super) census: &'a Census,
+    /// Whether requests should be sent here, as /readyz says.
+    pub(super) is_ready: bool,
     /// The plan that runs.
     pub(super) plan: Option<&'a plan::Plan>,
 }
@@ -110,6 +132,8 @@ pub(super) struct Control {
     /// Waiting until an app has the wanted number of workers.
     scaled: Vec<(ClientId, Name)>,
     stop: Vec<ClientId>,
+    /// Waiting for what happens after the event of this number.
+    followers: Vec<(ClientId, u64)>,
     status: Option<Gathering>,
 }
 
@@ -175,6 +199,19 @@ impl Control {
         status.clients.push(client);
     }
 
+    /// A client waits for what happens after the event of this number.
+    pub(super) fn wait_for_event(&mut self, client: ClientId, last: u64) {
+        self.followers.push((client, last));
+    }
+
+    /// Answers those that wait for something to happen, if it has. Those that have left meanwhile are forgotten then.
+    pub(super) fn answer_followers<W: World>(&mut self, turn: &mut Turn<W>) {
+        let known = recent::last();
+        for (client, last) in self.followers.extract_if(.., |(_, last)| *last != known) {
+            turn.world.answer(client, &events(last));
+        }
+    }
+
     /// A client waits for the end.
     pub(super) fn wait_for_stop(&mut self, client: ClientId) {
         self.stop.push(client);
@@ -207,6 +244,7 @@ impl Control {
 
     /// Everything has ended.
     pub(super) fn stop_ends<W: World>(&mut self, turn: &mut Turn<W>) {
+        self.answer_followers(turn);
         for client in self.stop.drain(..) {
             turn.world.answer(client, "ok\n");
         }
@@ -314,6 +352,8 @@ struct AppState {
     /// Why its latest worker was not started.
     not_started: Option<String>,
     stopped: Option<StoppedBy>,
+    /// What its workers have counted, also those that have ended.
+    counted: metrics::App,
 }
 
 fn status_json<W: World>(
@@ -335,6 +375,7 @@ fn status_json<W: World>(
             waits_for: waits_for(app),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
+            counted: census::app(turn, workers, name, whole.census.past(name)),
         };
         app_json(turn, workers, name, &state, memory)
     });
@@ -369,6 +410,7 @@ fn status_json<W: World>(
         "pid": std::process::id(),
         "generation": whole.generation,
         "phase": whole.phase,
+        "is_ready": whole.is_ready,
         "refused": whole.refused,
         "apps": apps.chain(later).chain(stopped).collect::<Vec<_>>(),
         "sites": whole.plan.map(|plan| sites::summary(turn, workers, plan)).unwrap_or_default(),
@@ -387,7 +429,11 @@ fn app_json<W: World>(
     children.sort_by_key(|(_, child)| (child.generation, child.slot));
     let children = children.into_iter();
     let children = children.map(|(pid, child)| worker_json(turn, pid, child, memory.get(&pid)));
-    let counts = state.counts;
+    let (counts, counted) = (state.counts, &state.counted);
+    // By the class of their status; 0 if they were broken off before their heads.
+    let responses = counted.sums.responses;
+    let ends = Cause::ALL.iter().zip(counted.sums.ends);
+    let ends: BTreeMap<_, _> = ends.map(|(cause, number)| (cause.name(), number)).collect();
     let stopped = state.stopped.map(|by| match by {
         StoppedBy::Command => "by command",
         StoppedBy::Configuration => "by configuration",
@@ -395,6 +441,14 @@ fn app_json<W: World>(
     });
     json!({
         "name": &**name,
+        "generation": counted.generation,
+        "running": counted.running,
+        "connections": counted.connections,
+        "queue": counted.queue,
+        "requests": responses.iter().sum::<u64>(),
+        "errors": responses[0] + responses[5],
+        "bytes": counted.sums.bytes,
+        "ends": ends,
         "wanted": counts.wanted,
         "ready": counts.ready,
         "starting": counts.starting,
@@ -455,6 +509,8 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "errors": seen.as_ref().map(|seen| seen.errors),
         "bytes": seen.as_ref().map(|seen| seen.bytes_out),
         "connections": seen.as_ref().map(|seen| seen.connections),
+        "running": seen.as_ref().map(|seen| seen.threads_busy),
+        "cpu": turn.world.cpu(pid).map(|used| used as f64 / 1e6),
         "busy": busy.map(|busy| busy.as_secs_f64()),
         "request": busy.and(seen.as_ref().map(|seen| seen.line.clone())),
     })

@@ -144,17 +144,23 @@ impl<W: World> Master<W> {
     pub(super) fn metrics(&self) -> Metrics {
         let head = self.census_head();
         let mut metrics = Metrics::new(env!("CARGO_PKG_VERSION"), head);
-        let mut lacking = false;
-        for (name, known) in self.workers.configured() {
+        for (name, _) in self.workers.configured() {
             let past = self.census.past(name);
             metrics
                 .apps
                 .push(census::app(&self.turn, &self.workers, name, past));
-            lacking |= lacks(known, self.checks.fails(&self.workers.children, name));
         }
-        metrics.is_ready = matches!(head.phase, Phase::Ready | Phase::Reloading) && !lacking;
+        metrics.is_ready = self.takes_requests();
         metrics.front = self.front_metrics();
         metrics
+    }
+
+    /// Whether requests should be sent here, as /readyz says.
+    pub(super) fn takes_requests(&self) -> bool {
+        let children = &self.workers.children;
+        let mut apps = self.workers.configured();
+        let goes_on = matches!(self.phase(), "ready" | "reloading");
+        goes_on && !apps.any(|(name, app)| lacks(app, self.checks.fails(children, name)))
     }
 
     fn front_metrics(&self) -> Option<Front> {

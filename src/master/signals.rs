@@ -133,6 +133,8 @@ impl<W: World> Master<W> {
                 let answer = format!("ok\n{metrics}\n");
                 self.turn.world.answer(client, &answer);
             }
+            Some(Command::Events) => self.turn.world.answer(client, &control::events(0)),
+            Some(Command::Follow(last)) => self.control.wait_for_event(client, last),
             Some(Command::Purge(what)) => {
                 let plan = self.current.as_ref();
                 let answer = match sites::purge(&self.turn, plan, &what) {
@@ -234,6 +236,8 @@ impl<W: World> Master<W> {
             "{from}: stopping in {shown} (lame_duck); until then all apps go on serving (send it again to stop at once)"
         );
         self.stops_at = Some(self.turn.now + time);
+        // Nobody hears of the stop before /readyz says so.
+        self.write_census();
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.workers.changed = true;
@@ -260,6 +264,7 @@ impl<W: World> Master<W> {
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
+        self.write_census();
         self.schedules.stop(&mut self.turn);
         self.certificates.stop();
         self.keeper.stop();

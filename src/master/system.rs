@@ -578,7 +578,7 @@ impl World for System {
         self.start_exporter(wanted, orders, generation)
     }
 
-    fn cpu(&mut self, pid: Pid) -> Option<u64> {
+    fn cpu(&self, pid: Pid) -> Option<u64> {
         processes::cpu(u32::try_from(pid.as_raw()).ok()?)
     }
 

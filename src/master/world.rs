@@ -535,7 +535,7 @@ pub trait World {
     ) -> io::Result<Pid>;
 
     /// The processor time of a process that was not reaped, in microseconds.
-    fn cpu(&mut self, pid: Pid) -> Option<u64>;
+    fn cpu(&self, pid: Pid) -> Option<u64>;
 
     // Listeners.
 

@@ -61,8 +61,9 @@ impl Plan {
         for (name, written) in &config.app {
             let (at, name) = (name.span().start, name.get_ref());
             let is_wsgi = written.wsgi.is_some();
+            let other = if is_wsgi { "command" } else { "wsgi" };
             let fits = |key: &Key| match key.apps {
-                Apps::Any => true,
+                Apps::Any => key.name != other,
                 Apps::Wsgi => is_wsgi,
                 Apps::Command => !is_wsgi,
             };
@@ -230,13 +231,23 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The tables as a configuration that does the same, with the origin of each value as a comment.
+/// The tables as a configuration that does the same, with the origin of each value as a comment. A default is a comment as a whole.
 pub fn text(tables: &[Table]) -> String {
     let mut text = String::new();
     for table in tables {
-        text += &format!("[{}]\n", table.name);
+        // An app that lacks a key may not have it written either, not even with its default.
+        let is_default = |entry: &Entry| matches!(entry.origin, Origin::Default(_));
+        let is_below = table.name.split('.').count() > 2;
+        let sign = match is_below && table.entries.iter().all(is_default) {
+            true => "#",
+            false => "",
+        };
+        text += &format!("{sign}[{}]\n", table.name);
         for entry in &table.entries {
             text += &match (&entry.value, &entry.origin) {
+                (Some(value), Origin::Default(_)) => {
+                    format!("#{} = {value}  # default\n", entry.name)
+                }
                 (Some(value), origin) => format!("{} = {value}  # {origin}\n", entry.name),
                 (None, Origin::Default(Some(meaning))) => {
                     format!("# {}: {meaning}  # default\n", entry.name)

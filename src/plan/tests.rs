@@ -58,14 +58,14 @@ impl Host for Invented {
         (name == "media").then_some(40)
     }
     fn is_folder(&self, path: &Path) -> bool {
-        ["/srv", "/srv/site", "/srv/other", "/srv/static"]
+        ["/srv", "/srv/site", "/srv/other", "/srv/old", "/srv/static"]
             .iter()
             .any(|f| path == Path::new(f))
     }
     fn is_file(&self, path: &Path) -> bool {
         let files = [
             "/srv/static/favicon.ico",
-            "/srv/other/venv/pyvenv.cfg",
+            "/srv/old/venv/pyvenv.cfg",
             "/opt/broken/pyvenv.cfg",
             "/opt/tool/pipx_metadata.json",
         ];
@@ -312,7 +312,7 @@ fn an_environment_that_cannot_have_the_packages_of_the_project_is_refused() {
     const OF_MODULE: Variables = &[("PREFORKD_PYTHON", "/opt/tool/bin/python")];
     let gone = "there is no Python interpreter in the virtual environment ";
     for (written, variables, environment, refusal) in [
-        ("chdir = 'other'", &[][..], None, Some(format!("{gone}/srv/other/venv any more (make it again"))),
+        ("chdir = 'old'", &[][..], None, Some(format!("{gone}/srv/old/venv any more (make it again"))),
         ("", OF_SHELL, None, Some(format!("{gone}/opt/broken any more"))),
         ("", &[], Some("/opt/broken"), Some(format!("{gone}/opt/broken any more"))),
         // Another one comes first.

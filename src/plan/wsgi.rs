@@ -206,8 +206,9 @@ impl Draft<'_> {
                 }
                 continue;
             }
-            let is_tools = |mark: &&str| self.host.is_file(&folder.join(mark));
-            if own.as_ref() == Some(&folder) && OF_TOOLS.iter().any(|mark| is_tools(mark)) {
+            let is_own = own.as_ref() == Some(&folder);
+            let mut marks = OF_TOOLS.iter().map(|mark| folder.join(mark));
+            if is_own && marks.any(|mark| self.host.is_file(&mark)) {
                 return Err(format!(
                     "{} has no virtual environment, and that of preforkd, {shown}, is one that pipx or uv has made for preforkd alone (make one, \
                      python3 -m venv .venv, and install the packages of the project; or write `python = \"PATH\"`)",

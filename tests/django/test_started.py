@@ -137,6 +137,18 @@ class Started(unittest.TestCase):
         self.assertNotIn("Traceback", said)
         self.assertEqual(self.command("-t", *words[2:]), "configuration OK\n", "nothing was imported")
 
+    def test_what_an_application_prints_is_no_answer_and_one_that_takes_too_long_is_ended(self):
+        config = self.folder / "app.toml"
+        config.write_text(f'[app.web]\nwsgi = "shop.wsgi"\npython = "{PYTHON}"\nlisten = "127.0.0.1:0"\nstart_timeout = "20s"\n')
+        self.settings("import os\nprint('{\\x1b[2J')\nos.write(1, b'}')\n")
+        said = self.command("-t", "--import")
+        self.assertIn("shop.wsgi was loaded", said)
+        self.assertIn("{[2J", said, "what could control a terminal is left out")
+        config.write_text(config.read_text().replace("20s", "1s"))
+        self.settings("import subprocess\nsubprocess.run(['sleep', '1000'])\n")
+        said = self.command("-t", "--import", status=1)
+        self.assertIn("app=web cannot be loaded: the process that loads it has not ended within 1s", said)
+
     def test_a_deployment_is_checked_by_django_and_by_what_the_server_knows(self):
         said = self.command("check", "shop.wsgi", "--python", PYTHON, "-w", "3", "--threads", "2")
         self.assertIn("security.W018", said, "DEBUG is on")

@@ -480,7 +480,7 @@ impl World for Kernel {
         self.job(&"".into(), End::Hangs, 1000)
     }
 
-    fn cpu(&mut self, pid: Pid) -> Option<u64> {
+    fn cpu(&self, pid: Pid) -> Option<u64> {
         assert!(
             self.processes.contains_key(&pid),
             "a reaped process is not examined"

@@ -66,10 +66,11 @@ mod tests {
             .args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"])
             .spawn()
             .expect("there is sh");
-        let pid = rustix::process::Pid::from_child(&child);
-        let options =
-            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-        rustix::process::waitid(rustix::process::WaitId::Pid(pid), options).expect("it is ours");
+        let stat = format!("/proc/{}/stat", child.id());
+        let has_ended = || read_to_string(&stat).is_ok_and(|stat| stat.contains(") Z "));
+        while !has_ended() {
+            std::thread::yield_now();
+        }
         let used = of(child.id()).expect("it was not reaped");
         assert!(used.cpu > 0 && used.memory == 0, "{used:?}");
         child.wait().expect("it is ours");
