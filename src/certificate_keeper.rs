@@ -183,12 +183,13 @@ impl Keeper {
             kinds.rotate_left(tried % count);
             kinds
         });
-        let account = format!("account-{}.json", policy::file_name(&self.acme.directory));
+        let account = policy::account_file(&self.acme);
         let known = self.folder.read(&account)?;
         let task = Task {
             directory: self.acme.directory.clone(),
             ca: self.acme.ca.clone(),
             email: self.acme.email.clone(),
+            eab: self.acme.eab.clone(),
             account: known.clone(),
             hosts: hosts.to_vec(),
             kinds: kinds.clone(),

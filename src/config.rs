@@ -38,9 +38,9 @@ pub use document::Document;
 pub use expand::Lookup;
 pub use hsts::Hsts;
 pub use keys::{
-    Acme, Answer, App, BasicAuth, Certificate, Check, Fields, File, ForwardAuth, Front, GiveUp,
-    KEYS, Layers, Listen, Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload, Route,
-    Schedule, Site,
+    Acme, Answer, App, BasicAuth, Certificate, Check, Eab, Fields, File, ForwardAuth, Front,
+    GiveUp, KEYS, Layers, Listen, Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload,
+    Route, Schedule, Site,
 };
 pub use layers::{Asked, Forwarded, Maintained, PerTime};
 pub use listen::{Address, Entry};

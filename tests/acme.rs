@@ -278,3 +278,40 @@ fn a_certificate_that_is_not_the_one_that_was_ordered_is_not_kept() {
     assert_eq!(Kept::open(&run, "shop.example").ask(), "HTTP/1.1 200 OK");
     run.stop();
 }
+
+#[test]
+fn an_account_is_bound_to_the_external_one_of_the_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["http-01"]);
+    behaviour.external = Some(("shop", b"the right key"));
+    let authority = Authority::begin(folder.path(), behaviour);
+    let without = config(&authority, "admin@shop.example", "hosts = 'shop.example'");
+    let mut run = Run::begin_in(folder, &without, |_| {});
+    run.message("READY=1");
+    run.logged(&[
+        "there is no external account",
+        "change the hosts or `acme`, and reload",
+    ]);
+    let eab = ", eab = { key_id = 'shop', hmac_key = 'file:eab-key' } }\n[site.http]";
+    let with = without.replacen(" }\n[site.http]", eab, 1);
+    assert_ne!(with, without);
+    // In the base64 of URLs: "a wrong key", and then the right one.
+    for (key, expected) in [
+        ("YSB3cm9uZyBrZXk", "that is not the external account"),
+        (
+            "dGhlIHJpZ2h0IGtleQ==\n",
+            "site=shop: a certificate for shop.example was issued",
+        ),
+    ] {
+        run.write("eab-key", key);
+        run.write("app.toml", &with);
+        run.reload();
+        run.logged(&[expected]);
+    }
+    run.logged(&[HANDED]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    assert_eq!((authority.asked(), authority.accounts()), (1, 1));
+    let log = run.stop();
+    let has_key = log.contains("dGhlIHJpZ2h0") || log.contains("YSB3cm9uZyBrZXk");
+    assert!(!has_key, "{log}");
+}

@@ -2,6 +2,8 @@
 
 use preforkd_worker::acme::{Failure, Seen};
 
+use crate::plan::Acme;
+
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;
 
@@ -43,8 +45,17 @@ pub(super) fn wait(failures: u32, failure: Failure, retry_after: Option<u64>, ch
     wait.max(retry_after.unwrap_or_default().min(30 * DAY))
 }
 
+/// The name of the file with the account. Each external account has one of its own.
+pub(super) fn account_file(acme: &Acme) -> String {
+    let directory = file_name(&acme.directory);
+    match &acme.eab {
+        Some(eab) => format!("account-{directory}-of-{}.json", file_name(&eab.key_id)),
+        None => format!("account-{directory}.json"),
+    }
+}
+
 /// A URL as a part of the name of a file.
-pub(super) fn file_name(url: &str) -> String {
+fn file_name(url: &str) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || c == '.' {
             c
@@ -53,7 +64,7 @@ pub(super) fn file_name(url: &str) -> String {
         }
     };
     let name = url.trim_start_matches("https://").chars().map(plain);
-    name.take(200).collect()
+    name.take(100).collect()
 }
 
 #[cfg(test)]

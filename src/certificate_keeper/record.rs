@@ -1,5 +1,7 @@
 //! What is known of a site between two processes, and across a restart.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use preforkd_worker::acme::{Challenges, Kind};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,8 @@ pub(super) struct Record {
     hosts: Vec<String>,
     email: Option<String>,
     kinds: Vec<Kind>,
+    /// A hash of the external account, without which a wrong key would count until its waits are over.
+    eab: Option<u64>,
     /// The directory of the authority that has issued the certificate; unknown if there is none.
     pub issued_by: Option<String>,
     /// Attempts that were begun since then.
@@ -43,6 +47,11 @@ impl Record {
             hosts: hosts.to_vec(),
             email: acme.email.clone(),
             kinds: acme.kinds.clone(),
+            eab: acme.eab.as_ref().map(|eab| {
+                let mut hasher = DefaultHasher::new();
+                eab.hash(&mut hasher);
+                hasher.finish()
+            }),
             issued_by: None,
             failures: 0,
             next: 0,
@@ -61,5 +70,6 @@ impl Record {
             && self.hosts == new.hosts
             && self.email == new.email
             && self.kinds == new.kinds
+            && self.eab == new.eab
     }
 }

@@ -388,6 +388,16 @@ tables! {
         ca: PathBuf = (none "those that the system trusts"), Reload;
         /// The kinds of challenges by which hosts are proven, what is preferred first.
         challenges: Vec<Challenge> = (none "both"), Reload;
+        /// The account elsewhere to which the account at the authority is bound, if it asks for one.
+        eab: Eab = (none "none"), Reload;
+    }
+
+    /// `eab` in `acme`: an external account (RFC 8555 section 7.3.4).
+    table "front.acme.eab" Eab {
+        /// The name of the external account, as the authority has told it.
+        key_id: String = (required), Reload;
+        /// Where its key is: "credential:NAME" or "file:PATH".
+        hmac_key: String = (required), Reload;
     }
 
     /// An entry of `routes`: a path, conditions, and what answers.

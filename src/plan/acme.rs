@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use preforkd_worker::acme::Kind;
+use preforkd_worker::acme::{ExternalAccount, Kind};
 use preforkd_worker::front::{Certificate, Pem};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -36,6 +36,8 @@ pub struct Acme {
     pub ca: Option<String>,
     /// The address for messages to the operator.
     pub email: Option<String>,
+    /// The external account to which the account is bound.
+    pub eab: Option<ExternalAccount>,
     /// The kinds of challenges, what is preferred first.
     pub kinds: Vec<Kind>,
     /// The hosts of the sites that want one, by the names of the sites.
@@ -87,6 +89,8 @@ impl Acme {
         }
         let ca = written.ca.as_ref();
         let ca = ca.map(|file| Ok(draft.pem("acme.ca", file, "CERTIFICATE")?.text));
+        let eab = written.eab.as_ref();
+        let eab = eab.map(|keys| external_account(draft, keys, user));
         let kinds = match &written.challenges {
             Some(written) if written.is_empty() => {
                 return Err(written.wrong("acme.challenges: is empty (remove it for both kinds)"));
@@ -104,6 +108,7 @@ impl Acme {
                 .email
                 .as_ref()
                 .map(|email| email.as_str().to_owned()),
+            eab: eab.transpose()?,
             kinds,
             sites: BTreeMap::new(),
         })
@@ -194,6 +199,36 @@ fn check(site: &Site, hosts: &[String]) -> Result<(), Place> {
         }
     }
     Ok(())
+}
+
+/// The external account of these keys. The process that speaks with the authority runs as `user`.
+fn external_account(
+    draft: &Draft<'_>,
+    keys: &config::Eab,
+    user: Option<&Credentials>,
+) -> Result<ExternalAccount, Place> {
+    let key_id = keys.key_id.as_str();
+    if key_id.is_empty() || key_id.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(keys.key_id.wrong(
+            "acme.eab.key_id: must be the name of the account, without spaces (copy it from the authority)",
+        ));
+    }
+    let wrong = |why: String| keys.hmac_key.wrong(format!("acme.eab.hmac_key: {why}"));
+    let text = draft
+        .named_secret(keys.hmac_key.as_str(), user)
+        .map_err(wrong)?;
+    let hmac_key = text.trim().trim_end_matches('=');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    if hmac_key.is_empty() || !hmac_key.chars().all(is_plain) || hmac_key.len() % 4 == 1 {
+        return Err(wrong(
+            "what is there is no key in the base64 of URLs (copy it from the authority as it is)"
+                .into(),
+        ));
+    }
+    Ok(ExternalAccount {
+        key_id: key_id.to_owned(),
+        hmac_key: hmac_key.to_owned(),
+    })
 }
 
 fn is_email(text: &str) -> bool {

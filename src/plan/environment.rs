@@ -111,6 +111,15 @@ impl Draft<'_> {
         })
     }
 
+    /// The secret that `text` names, read with the rights of this user where others than that of the master can change it. No message quotes it.
+    pub(super) fn named_secret(
+        &self,
+        text: &str,
+        user: Option<&Credentials>,
+    ) -> Result<String, String> {
+        self.secret(&Source::parse(text)?, user)
+    }
+
     /// The content of the file. No message quotes it.
     fn secret(&self, source: &Source, user: Option<&Credentials>) -> Result<String, String> {
         let text = match source {

@@ -10,7 +10,7 @@ use preforkd_worker::layers::{
 };
 use toml::Spanned;
 
-use super::static_files::{check_prefix, decoded};
+use super::static_files::{DENIED, check_prefix, decoded};
 use super::{Draft, Launch, htpasswd, normal, outside};
 use crate::config::{Asked, Fields, Layers as Keys, Place, RateLimit as Written, Site, Value};
 
@@ -51,10 +51,11 @@ impl Draft<'_> {
         site: &Site,
         tls: bool,
         launch: &Launch,
+        warnings: &mut Vec<String>,
     ) -> Result<Layers, Place> {
         let mut layers = Layers {
             max_connections: site.max_connections.as_ref().map(|number| number.0),
-            ..self.layers(&site.layers, launch)?
+            ..self.layers(&site.layers, launch, warnings)?
         };
         if let Some(text) = &site.hsts.0 {
             if !tls {
@@ -68,8 +69,13 @@ impl Draft<'_> {
         Ok(layers)
     }
 
-    /// The layers that these keys make.
-    pub(super) fn layers(&self, keys: &Keys, launch: &Launch) -> Result<Layers, Place> {
+    /// The layers that these keys make; what is probably a mistake is added to `warnings`.
+    pub(super) fn layers(
+        &self,
+        keys: &Keys,
+        launch: &Launch,
+        warnings: &mut Vec<String>,
+    ) -> Result<Layers, Place> {
         let mut error_pages = BTreeMap::new();
         for (status, path) in &*keys.error_pages {
             let number = status.get_ref().parse().ok();
@@ -109,7 +115,7 @@ impl Draft<'_> {
             forward_auth: forward_auth(keys)?,
             rate_limits: limits(keys)?,
             max_connections: None,
-            sendfile: self.sendfile(keys)?,
+            sendfile: self.sendfile(keys, launch, warnings)?,
             error_pages,
             maintenance: maintenance.transpose()?,
         })
@@ -151,7 +157,12 @@ impl Draft<'_> {
     }
 
     /// The folders of which an application may have files sent.
-    fn sendfile(&self, keys: &Keys) -> Result<Option<BTreeMap<String, PathBuf>>, Place> {
+    fn sendfile(
+        &self,
+        keys: &Keys,
+        launch: &Launch,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<BTreeMap<String, PathBuf>>, Place> {
         let Some(written) = &keys.sendfile else {
             return Ok(None);
         };
@@ -177,6 +188,12 @@ impl Draft<'_> {
                 let shown = folder.display();
                 let message = format!("sendfile: there is no folder {shown} (create it first)");
                 return Err(Place::at(path.span(), message));
+            }
+            if let Some(closed) = self.closed(&folder, launch) {
+                let shown = folder.display();
+                warnings.push(format!(
+                    "sendfile: {closed}, so no file below {shown} can be sent: {DENIED}"
+                ));
             }
             folders.insert(name.clone(), folder);
         }

@@ -138,7 +138,7 @@ impl Draft<'_> {
             rewrite: rewrite(route)?,
             stream: *route.stream,
             target,
-            layers: self.layers(&route.layers, launch)?,
+            layers: self.layers(&route.layers, launch, warnings)?,
         })
     }
 

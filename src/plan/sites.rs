@@ -14,6 +14,7 @@ use super::layers;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
 use super::sockets;
+use super::static_files::DENIED;
 use super::upstreams::Reached;
 use super::{
     App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Secret, Stop, is_app_name,
@@ -97,6 +98,14 @@ pub(super) fn front(
     let mut sockets = Sockets::default();
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
     let mut upstreams = reached.upstreams(config, &plan.apps)?;
+    for (name, upstream) in &upstreams {
+        let scripts = upstream.speech.scripts.as_ref();
+        if let Some(closed) = scripts.and_then(|scripts| draft.closed(&scripts.root, &launch)) {
+            warnings.push(format!(
+                "root of app {name}: {closed}, so no script of it is found: {DENIED}"
+            ));
+        }
+    }
     let mut certificates = BTreeMap::new();
     let state = acme::state(config, sources, host);
     let mut acme = Acme::new(config, &draft, state, &launch.program, launch.user.as_ref())?;
@@ -134,7 +143,7 @@ pub(super) fn front(
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
             routes: draft.routes(site, &launch, &plan.apps, &mut warnings)?,
-            layers: draft.layers_of_site(site, tls.is_some(), &launch)?,
+            layers: draft.layers_of_site(site, tls.is_some(), &launch, &mut warnings)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
     }

@@ -29,6 +29,9 @@ const OWN: [&str; 16] = [
     "location",
 ];
 
+/// The reason, and what to do.
+pub(super) const DENIED: &str = "Permission denied (give that user the permission to enter it)";
+
 impl Draft<'_> {
     /// The mappings, by prefix.
     pub(super) fn static_files(
@@ -75,15 +78,9 @@ impl Draft<'_> {
                 true => Some(path.as_path()),
                 false => path.parent(),
             };
-            let closed = folder.and_then(|path| self.host.closed_to(path, launch.user.as_ref()));
-            if let Some(closed) = closed {
-                let user = match &self.written.user {
-                    Some(user) => format!("user {}", user.0),
-                    None => "the user of the workers".into(),
-                };
+            if let Some(closed) = folder.and_then(|path| self.closed(path, launch)) {
                 warnings.push(format!(
-                    "static: {user} may not enter {}, so {} cannot be served: Permission denied (give that user the permission to enter it)",
-                    closed.display(),
+                    "static: {closed}, so {} cannot be served: {DENIED}",
                     path.display()
                 ));
             }
@@ -100,6 +97,16 @@ impl Draft<'_> {
             mappings.insert(prefix.clone(), mapping);
         }
         Ok(mappings)
+    }
+
+    /// Which folder on the way to this one the user of the workers may not enter, as the beginning of a warning; the warning ends with [`DENIED`].
+    pub(super) fn closed(&self, folder: &Path, launch: &Launch) -> Option<String> {
+        let closed = self.host.closed_to(folder, launch.user.as_ref())?;
+        let user = match &self.written.user {
+            Some(user) => format!("user {}", user.0),
+            None => "the user of the workers".into(),
+        };
+        Some(format!("{user} may not enter {}", closed.display()))
     }
 
     /// Whether the folder or file is there, and fits its prefix.

@@ -69,6 +69,25 @@ impl fmt::Debug for Challenges {
     }
 }
 
+/// An external account, to which an account at the authority is bound (RFC 8555 section 7.3.4).
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalAccount {
+    /// Its name.
+    pub key_id: String,
+    /// Its key, in the base64 of URLs without padding.
+    pub hmac_key: String,
+}
+
+/// Does not show the key.
+impl fmt::Debug for ExternalAccount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExternalAccount")
+            .field("key_id", &self.key_id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What one process does.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +98,8 @@ pub struct Task {
     pub ca: Option<String>,
     /// The address for messages to the operator.
     pub email: Option<String>,
+    /// The external account to which a new account is bound.
+    pub eab: Option<ExternalAccount>,
     /// The account, as [`Answer::account`] was before; none makes one.
     pub account: Option<String>,
     /// The hosts.
@@ -175,5 +196,14 @@ mod tests {
             "{shown}"
         );
         assert!(Challenges::parse("{}").is_err());
+        let account = ExternalAccount {
+            key_id: "shop".into(),
+            hmac_key: "c2VjcmV0".into(),
+        };
+        let shown = format!("{account:?}");
+        assert!(
+            shown.contains("shop") && !shown.contains("c2VjcmV0"),
+            "{shown}"
+        );
     }
 }

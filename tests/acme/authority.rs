@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rcgen::{
@@ -40,6 +41,8 @@ pub struct Behaviour {
     pub mistakes: Option<&'static str>,
     /// How often it asks for a challenge, as from different places.
     pub looks: usize,
+    /// Accounts must be bound to the external one of this name and key.
+    pub external: Option<(&'static str, &'static [u8])>,
 }
 
 impl Behaviour {
@@ -53,6 +56,7 @@ impl Behaviour {
             holds: false,
             mistakes: None,
             looks: 8,
+            external: None,
         }
     }
 }
@@ -216,6 +220,9 @@ impl Authority {
         match (parts[0], number(1), number(2), account) {
             ("account", None, None, Signer::Key(jwk)) => {
                 assert_eq!(payload["termsOfServiceAgreed"], true);
+                if let Err((kind, why)) = self.check_binding(&jwk, &payload) {
+                    return problem(403, kind, why);
+                }
                 let mut state = self.state();
                 state.accounts.push((jwk, payload["contact"].clone()));
                 let location = url(&format!("account/{}", state.accounts.len() - 1));
@@ -269,6 +276,41 @@ impl Authority {
                 (200, vec![kind], text.expect("it was issued"))
             }
             _ => problem(404, "malformed", &format!("there is no {path}")),
+        }
+    }
+
+    /// Whether a new account is bound to the external one: RFC 8555 section 7.3.4.
+    fn check_binding(
+        &self,
+        jwk: &Value,
+        payload: &Value,
+    ) -> Result<(), (&'static str, &'static str)> {
+        let external = self.behaviour.lock().expect("nobody panics").external;
+        let Some((name, key)) = external else {
+            return Ok(());
+        };
+        let binding = &payload["externalAccountBinding"];
+        let part = |name: &str| binding[name].as_str().unwrap_or_default();
+        if binding.is_null() {
+            return Err(("externalAccountRequired", "there is no external account"));
+        }
+        let decoded = |name: &str| {
+            BASE64_URL_SAFE_NO_PAD
+                .decode(part(name))
+                .expect("base64url")
+        };
+        let header: Value = serde_json::from_slice(&decoded("protected")).expect("JSON");
+        assert_eq!(header["alg"], "HS256");
+        assert_eq!(header["url"], format!("{}/account", self.base));
+        assert!(header["nonce"].is_null());
+        let bound: Value = serde_json::from_slice(&decoded("payload")).expect("JSON");
+        assert_eq!(bound, *jwk);
+        let signed = format!("{}.{}", part("protected"), part("payload"));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let verified = hmac::verify(&key, signed.as_bytes(), &decoded("signature"));
+        match verified.is_ok() && header["kid"] == name {
+            true => Ok(()),
+            false => Err(("unauthorized", "that is not the external account")),
         }
     }
 

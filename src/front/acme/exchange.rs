@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount,
-    NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey,
+    Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
 };
-use preforkd_worker::acme::{Challenges, Failure, Kind, Outcome, Task};
+use preforkd_worker::acme::{Challenges, ExternalAccount, Failure, Kind, Outcome, Task};
 
 use super::client::{Client, RetryAfter};
 use super::made;
@@ -90,11 +91,24 @@ async fn account(task: &Task, known: &Known, retry_after: &RetryAfter) -> Result
         terms_of_service_agreed: true,
         only_return_existing: false,
     };
-    let made = builder()?.create(&new, task.directory.clone(), None).await;
-    let (account, credentials) = made.map_err(|error| judge(&error))?;
+    let eab = task.eab.as_ref().map(external).transpose()?;
+    let directory = task.directory.clone();
+    let made = builder()?.create(&new, directory, eab.as_ref()).await;
+    let (account, credentials) = made.map_err(|error| match judge(&error) {
+        // No host was looked at yet: it is the external account that is not right.
+        (Failure::Unproven, why) => (Failure::Refused, why),
+        other => other,
+    })?;
     let text = serde_json::to_string(&credentials).map_err(|error| judge(&error.into()))?;
     *known.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     Ok(account)
+}
+
+/// The key by which a new account is bound to an external one.
+fn external(account: &ExternalAccount) -> Result<ExternalAccountKey, Failed> {
+    let key = Base64UrlUnpadded::decode_vec(&account.hmac_key).map(zeroize::Zeroizing::new);
+    let key = key.map_err(|error| (Failure::Refused, format!("the key of `eab`: {error}")))?;
+    Ok(ExternalAccountKey::new(account.key_id.clone(), &key))
 }
 
 /// The challenges of all hosts that are not proven yet. With `answered`, the authority is told to look.

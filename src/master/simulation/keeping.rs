@@ -43,6 +43,7 @@ fn acme(host: &str) -> Acme {
         directory: "https://ca.example/".into(),
         ca: None,
         email: None,
+        eab: None,
         kinds: Vec::new(),
         sites: [("shop".into(), vec![host.into()])].into(),
     }

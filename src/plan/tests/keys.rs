@@ -37,6 +37,8 @@ const VALUES: &[(&str, &str)] = &[
     ("front.acme.directory", "'https://ca.example/acme'"),
     ("front.acme.ca", "'cert.pem'"),
     ("front.acme.challenges", "['tls-alpn-01']"),
+    ("front.acme.eab.key_id", "'another'"),
+    ("front.acme.eab.hmac_key", "'file:other-key'"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.run_before", "['other']"),
@@ -156,6 +158,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME.basic_auth" => vec![("file", "'htpasswd'")],
         "site.NAME.forward_auth" => vec![("to", "'http://10.0.0.5:80'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
+        "front.acme.eab" => vec![("key_id", "'shop'"), ("hmac_key", "'file:key'")],
         "site.NAME.rate_limit" => vec![("rate", "'1/s'")],
         "site.NAME.maintenance" => vec![("page", "'page.html'")],
         _ => vec![],
@@ -285,6 +288,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}{AUTO}", app("")),
         "front.acme" => format!("{AUTO}[front]\nacme = {{ {inline} }}"),
+        "front.acme.eab" => format!("{AUTO}[front]\nacme = {{ eab = {{ {inline} }} }}"),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
     };
     plan(&format!("{text}\n[app.other]\ncommand = ['celery']"))

@@ -131,6 +131,43 @@ fn what_an_application_says_of_its_static_files_is_data() {
 }
 
 #[test]
+fn a_folder_that_the_user_of_the_front_may_not_enter_is_warned_of() {
+    let of_site =
+        |keys: &str| format!("[front]\nuser = 'www'\n[site.a]\nlisten = '127.0.0.1:80'\n{keys}");
+    let route = |keys| of_site(&format!("routes = [{{ path = '/', app = 'web', {keys} }}]"));
+    let web = |keys| format!("\n[app.web]\ncommand = ['celery']\n{keys}");
+    let denied = "Permission denied (give that user the permission to enter it)";
+    for (config, expected) in [
+        (
+            of_site("static = { '/s/' = 'other' }"),
+            "static: user www may not enter /srv/other, so /srv/other cannot be served",
+        ),
+        (
+            of_site("routes = [{ path = '/s', folder = 'other' }]"),
+            "static: user www may not enter /srv/other, so /srv/other cannot be served",
+        ),
+        (
+            of_site("app = 'web'\nsendfile = { '/s/' = 'other' }") + &web(""),
+            "sendfile: user www may not enter /srv/other, so no file below /srv/other can be sent",
+        ),
+        (
+            route("sendfile = { '/s/' = 'other' }") + &web(""),
+            "sendfile: user www may not enter /srv/other, so no file below /srv/other can be sent",
+        ),
+        (
+            of_site("app = 'web'") + &web("protocol = 'fastcgi'\nroot = 'other'"),
+            "root of app web: user www may not enter /srv/other, so no script of it is found",
+        ),
+    ] {
+        let plan = plan(&config);
+        let warnings: Vec<_> = plan.apps["front"].warnings.iter().collect();
+        assert_eq!(warnings, [&format!("{expected}: {denied}")], "{config}");
+    }
+    let open = of_site("static = { '/s/' = 'static' }\nsendfile = { '/s/' = 'static' }");
+    assert_eq!(plan(&open).apps["front"].warnings, [] as [&str; 0]);
+}
+
+#[test]
 fn a_front_without_a_user_would_be_root() {
     let warned = |ids| {
         plan_as(ids, SITE).expect("fine").apps["front"]
@@ -687,6 +724,32 @@ fn an_authority_issues_the_certificate_of_a_site() {
     );
     refused("email = 'me'", "7:18: acme.email: \"me\" is no address");
     refused("challenges = []", "7:23: acme.challenges: is empty");
+    let eab = |id: &str, key: &str| format!("eab = {{ key_id = '{id}', hmac_key = '{key}' }}");
+    refused(
+        &eab("a b", "file:key"),
+        "7:27: acme.eab.key_id: must be the name",
+    );
+    refused(
+        &eab("shop", "c2VjcmV0"),
+        "7:46: acme.eab.hmac_key: must be \"credential:NAME\" or \"file:PATH\", not the secret itself",
+    );
+    refused(
+        &eab("shop", "file:nowhere"),
+        "7:46: acme.eab.hmac_key: cannot read",
+    );
+    refused(
+        &eab("shop", "file:page.html"),
+        "7:46: acme.eab.hmac_key: what is there is no key in the base64 of URLs",
+    );
+    let bound = format!(
+        "{auto}[front]\nacme = {{ {} }}",
+        eab("shop", "file:other-key")
+    );
+    let plan = self::plan(&bound);
+    let acme = plan.apps["front"].acme.as_ref().expect("it is ordered");
+    let eab = acme.eab.as_ref().expect("it is bound");
+    assert_eq!((&*eab.key_id, &*eab.hmac_key), ("shop", "hunter_3-"));
+    assert!(!format!("{acme:?}").contains("hunter_3"), "{acme:?}");
     refused("challenges = ['dns-01']", "7:24: ");
     refused(
         "ca = 'key.pem'",
