@@ -95,7 +95,7 @@ impl Host for Invented {
             Some("/srv/site/.env") => Ok("export B=later\n".into()),
             Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
             Some("/srv/key") => Ok("hunter2\r\n".into()),
-            Some("/srv/other-key") => Ok("hunter_3-=\n".into()),
+            Some("/srv/other-key") => Ok("hunter_34-=\n".into()),
             Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
             Some("/srv/cert.pem") => Ok("-----BEGIN CERTIFICATE-----".into()),
             Some("/srv/key.pem") => Ok("-----BEGIN EC PRIVATE KEY-----".into()),

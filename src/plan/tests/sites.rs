@@ -748,7 +748,7 @@ fn an_authority_issues_the_certificate_of_a_site() {
     let plan = self::plan(&bound);
     let acme = plan.apps["front"].acme.as_ref().expect("it is ordered");
     let eab = acme.eab.as_ref().expect("it is bound");
-    assert_eq!((&*eab.key_id, &*eab.hmac_key), ("shop", "hunter_3-"));
+    assert_eq!((&*eab.key_id, &*eab.hmac_key), ("shop", "hunter_34-"));
     assert!(!format!("{acme:?}").contains("hunter_3"), "{acme:?}");
     refused("challenges = ['dns-01']", "7:24: ");
     refused(
