@@ -1,6 +1,6 @@
 //! The program as the process that answers `/metrics`, `/healthz` and `/readyz`: `preforkd-front metrics`.
 //!
-//! It reads what the master and its workers have in memory ([`gather`]), and asks neither of them. It has no rights and no secrets. [`queues`] asks
+//! It reads what the master and its workers have in memory (`gather`), and asks neither of them. It has no rights and no secrets. `queues` asks
 //! the kernel how many connections wait at a listener.
 
 mod gather;

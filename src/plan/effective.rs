@@ -177,15 +177,15 @@ impl Reading<'_> {
                 *text = written;
                 changed
             }
-            toml::Value::Array(values) => values
-                .iter_mut()
-                .fold(false, |any, value| self.expand(value) || any),
-            toml::Value::Table(table) => {
-                let values = table.iter_mut().map(|(_, value)| value);
-                values.fold(false, |any, value| self.expand(value) || any)
-            }
+            toml::Value::Array(values) => self.expand_all(values.iter_mut()),
+            toml::Value::Table(table) => self.expand_all(table.iter_mut().map(|(_, value)| value)),
             _ => false,
         }
+    }
+
+    fn expand_all<'v>(&self, values: impl Iterator<Item = &'v mut toml::Value>) -> bool {
+        let references = values.map(|value| usize::from(self.expand(value)));
+        references.sum::<usize>() > 0
     }
 }
 
