@@ -327,13 +327,10 @@ fn an_app_that_is_not_running_is_not_waited_for() {
 #[test]
 fn a_program_whose_workers_share_an_address_is_not_waited_for_either() {
     build_front();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("bound");
-    drop(free);
     let program = format!("command = '{}'", worker());
     let apps = [
         ("own", program.clone()),
-        ("tcp", format!("{program}\nlisten = '{port}'")),
+        ("listed", format!("{program}\nlisten = 'unix:listed.sock'")),
         ("off", format!("{program}\nenabled = false")),
         (
             "opt",
@@ -364,12 +361,14 @@ fn a_program_whose_workers_share_an_address_is_not_waited_for_either() {
     let file = run.path("app.toml");
     let order = |words: &[&str]| {
         let mut command = preforkd();
-        let command = command.args(words).arg("-c").arg(&file);
-        assert!(command.status().expect("preforkd runs").success());
+        let output = command.args(words).arg("-c").arg(&file).output();
+        let output = output.expect("preforkd runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{words:?}: {said}");
     };
     order(&["start", "off"]);
     serves(&run, "off");
-    for name in ["own", "tcp"] {
+    for name in ["own", "listed"] {
         serves(&run, name);
         // What comes meanwhile waits for the next worker.
         std::thread::scope(|scope| {
@@ -389,8 +388,8 @@ fn a_program_whose_workers_share_an_address_is_not_waited_for_either() {
     .expect("room");
     order(&["reload"]);
     refused(&run, "new");
-    refused(&run, "tcp");
-    for name in ["own", "tcp"] {
+    refused(&run, "listed");
+    for name in ["own", "listed"] {
         order(&["start", name]);
         serves(&run, name);
     }

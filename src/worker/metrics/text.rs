@@ -385,6 +385,7 @@ mod tests {
             wanted: 3,
             workers: [1, 2, 3, 4],
             queue: Some(9),
+            memory: Some(4096),
             ..App::default()
         };
         app.sums.ended(Cause::Hung);
@@ -453,6 +454,7 @@ mod tests {
             r#"preforkd_app_request_duration_seconds_bucket{app="we\"b",le="+Inf"} 7"#,
             r#"preforkd_app_request_duration_seconds_sum{app="we\"b"} 1.000001"#,
             r#"preforkd_app_accept_queue_length{app="we\"b"} 9"#,
+            r#"preforkd_app_memory_bytes{app="we\"b"} 4096"#,
             r#"preforkd_app_cpu_seconds_total{app="we\"b"} 2.5"#,
         ] {
             assert!(text.lines().any(|known| known == line), "{line}\n{text}");
@@ -462,7 +464,9 @@ mod tests {
     #[test]
     fn what_nobody_has_is_left_out() {
         let mut metrics = example();
-        (metrics.front, metrics.apps[0].queue) = (None, None);
+        metrics.front = None;
+        let app = &mut metrics.apps[0];
+        (app.queue, app.memory) = (None, None);
         let text = text(&metrics);
         for name in [
             "preforkd_site",
