@@ -17,7 +17,7 @@ from manager import GUARD
 def mapping(path, **keys):
     """A mapping of static files as the manager writes it."""
     return {"path": path, "max_age": None, "immutable": False, "headers": {}, "index": "index.html", "fallthrough": False,
-            "precompressed": [], **keys}
+            "precompressed": [], "behind": [], **keys}
 
 
 class Life(Case):
