@@ -119,10 +119,11 @@ fn imports_missing(
         return Ok(None);
     };
     let mut entry = value.getattr("__traceback__")?;
+    // None if it was asked for by its name, as the addresses of a Django site are.
     let mut place = String::new();
     while !entry.is_none() {
         let line: u32 = entry.getattr("tb_lineno")?.extract()?;
-        place = format!("{}, line {line}", file_of(&entry)?);
+        place = format!(": {}, line {line}", file_of(&entry)?);
         entry = entry.getattr("tb_next")?;
     }
     let modules = py.import("sys")?.getattr("modules")?;
@@ -150,7 +151,7 @@ fn imports_missing(
         }
     };
     Ok(Some(format!(
-        "{module} is there, and imports {missing}, which is missing: {place} ({hint})"
+        "{module} is there, and imports {missing}, which is missing{place} ({hint})"
     )))
 }
 

@@ -17,6 +17,7 @@ settings.configure(
         "pooled": POOLED, "warmed": POOLED, "unused": POOLED,
     },
     ALLOWED_HOSTS=["*"], ROOT_URLCONF=__name__, SECRET_KEY="not secret", USE_TZ=True, TIME_ZONE="UTC",
+    LOGGING_CONFIG=None,
 )
 django.setup()
 LOADER = os.getpid()
