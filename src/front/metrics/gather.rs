@@ -9,6 +9,7 @@ use preforkd_worker::census::{self, Census, Phase, Stage};
 use preforkd_worker::counters::{self, offset};
 use preforkd_worker::gauges::WORKER_WORDS;
 use preforkd_worker::metrics::orders::{self, Orders};
+use preforkd_worker::metrics::processes;
 use preforkd_worker::metrics::sites::{Front, Memory, Worker};
 use preforkd_worker::metrics::{App, Metrics, Sums};
 use preforkd_worker::scoreboard::{COUNTERS, RECORD_BYTES, Snapshot};
@@ -53,16 +54,9 @@ impl Gatherer {
 
     /// Whether the master can run.
     pub(super) fn lives(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.orders.master));
         // A master that has ended has told this process to end.
-        let stat = stat.unwrap_or_default();
-        let state = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .next();
-        !matches!(state, Some("T" | "t" | "Z"))
+        let state = processes::state(self.orders.master);
+        !matches!(state, Some('T' | 't' | 'Z'))
     }
 
     /// By the phase of the master, and the apps that are required.

@@ -27,9 +27,21 @@ pub fn cpu(pid: u32) -> Option<u64> {
     Some(ticks.saturating_mul(1_000_000) / rustix::param::clock_ticks_per_second().max(1))
 }
 
-/// Fields 14 and 15. The second field may contain anything and ends at the last ')'.
+/// The letter of its state; none if there is no such process.
+pub fn state(pid: u32) -> Option<char> {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    after_name(&stat).next()?.chars().next()
+}
+
+/// The fields from the third one. The second one may contain anything and ends at the last ')'.
+fn after_name(stat: &str) -> impl Iterator<Item = &str> {
+    let rest = stat.rsplit(')').next().unwrap_or_default();
+    rest.split_whitespace()
+}
+
+/// Fields 14 and 15.
 fn ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    let mut fields = after_name(stat);
     let user: u64 = fields.nth(11)?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user.saturating_add(system))
