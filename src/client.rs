@@ -1,7 +1,7 @@
 //! The client of the control socket: `preforkd status`, `reload`, `scale`, `stop`, `reopen`.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -20,15 +20,32 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The time that a master which is killed takes from the end of its connections to its own.
 const SHORTLY: Duration = Duration::from_millis(500);
 
+/// Sends a request over a connection to a master, and returns the lines of its answer, which goes on until the master ends.
+///
+/// # Errors
+/// The master refuses the request, or has closed the connection. The message is for people.
+pub fn follow(
+    stream: UnixStream,
+    request: &str,
+) -> Result<impl Iterator<Item = io::Result<String>>, String> {
+    let silent = |error| format!("the master does not answer: {error}");
+    writeln!(&stream, "{request}").map_err(silent)?;
+    let mut lines = BufReader::new(stream).lines();
+    match lines.next() {
+        Some(Ok(line)) if line == "ok" => Ok(lines),
+        Some(Ok(line)) => Err(line.strip_prefix("error ").unwrap_or(&line).to_owned()),
+        Some(Err(error)) => Err(silent(error)),
+        None => Err("the master has closed the connection".to_owned()),
+    }
+}
+
 /// Sends a request over a connection to a master and waits for the answer.
 ///
 /// # Errors
 /// The master refuses the request. The message is for people.
 pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
     // These have no time limit.
-    let takes_time = [
-        "reload", "plan", "start", "restart", "stop", "scale", "follow",
-    ];
+    let takes_time = ["reload", "plan", "start", "restart", "stop", "scale"];
     let first = request.split(' ').next().unwrap_or_default();
     let takes_time = takes_time.contains(&first);
     let timeout = (!takes_time).then_some(TIMEOUT);
@@ -84,7 +101,11 @@ impl Process {
     /// pid_namespaces(7).
     fn at(stream: &UnixStream) -> Option<Self> {
         let peer = getsockopt(stream, sockopt::PeerCredentials).ok()?;
-        let pid = Pid::from_raw(peer.pid());
+        Self::of(Pid::from_raw(peer.pid()))
+    }
+
+    /// The one with this number, if it runs.
+    fn of(pid: Pid) -> Option<Self> {
         let end = sys::watch_process(pid).ok()?;
         Some(Self { pid, end })
     }

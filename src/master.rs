@@ -378,7 +378,7 @@ impl<W: World> Master<W> {
         }
         self.note_phase(changed);
         self.write_census();
-        self.control.answer_followers(&mut self.turn);
+        self.control.tell_followers(&mut self.turn);
     }
 
     /// Passes all queued facts to supervisors and release, including those that result from their actions.

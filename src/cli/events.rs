@@ -1,6 +1,7 @@
 //! `preforkd events`: what has happened, as the master remembers it.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
@@ -29,34 +30,60 @@ pub(super) fn show(
     form: Form,
     output: &mut impl Write,
 ) -> Result<(), String> {
-    let mut request = "events".to_owned();
-    loop {
-        let goes_on = request.starts_with("follow ");
-        let asked = connect().and_then(|stream| client::ask(stream, &request));
-        let answer = match asked {
-            Err(_) if goes_on => return Err(ENDED.to_owned()),
-            asked => asked?,
-        };
+    let mut shown = Shown {
+        form,
+        output,
+        last: 0,
+    };
+    let known = client::ask(connect()?, "events")?;
+    if shown.write(known.lines())?.is_break() || !form.follow {
+        return Ok(());
+    }
+    // A master disconnects a client that does not read; it can ask again.
+    while let Ok(stream) = connect()
+        && let Ok(lines) = client::follow(stream, &format!("follow {}", shown.last))
+    {
+        for line in lines.map_while(Result::ok) {
+            if shown.write([&*line])?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Err(ENDED.to_owned())
+}
+
+/// Where events are shown.
+struct Shown<'a, W> {
+    form: Form,
+    output: &'a mut W,
+    /// The number of the last one.
+    last: u64,
+}
+
+impl<W: Write> Shown<'_, W> {
+    /// Writes these; it breaks when nobody reads them.
+    fn write<'a>(
+        &mut self,
+        lines: impl IntoIterator<Item = &'a str>,
+    ) -> Result<ControlFlow<()>, String> {
         let mut text = String::new();
-        let mut last = 0;
-        for line in answer.lines() {
+        for line in lines {
             let event: Value = serde_json::from_str(line).map_err(|error| {
                 format!("an event is not valid JSON: {error} (is the master another version of preforkd?)")
             })?;
-            last = event["number"].as_u64().unwrap_or(last);
-            text += &if form.json {
+            self.last = event["number"].as_u64().unwrap_or(self.last);
+            text += &if self.form.json {
                 line.to_owned()
             } else {
                 shown(&event)
             };
             text.push('\n');
         }
-        let written = output.write_all(text.as_bytes());
-        match written.and_then(|()| output.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => return Err(format!("cannot write to standard output: {error}")),
-            Ok(()) if !form.follow => return Ok(()),
-            Ok(()) => request = format!("follow {last}"),
+        let written = self.output.write_all(text.as_bytes());
+        match written.and_then(|()| self.output.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+            Err(error) => Err(format!("cannot write to standard output: {error}")),
+            Ok(()) => Ok(ControlFlow::Continue(())),
         }
     }
 }

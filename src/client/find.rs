@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::geteuid;
+use nix::unistd::{Pid, geteuid};
 
-use super::ask;
+use super::{Process, ask};
 use crate::effects::beacon::{self, Shown};
 use crate::effects::own_folder;
 use crate::plan::control::{self, Places, Usual};
@@ -92,6 +92,8 @@ fn as_named_by_master(socket: &Path) -> PathBuf {
 fn connect_again(pid: u32, socket: &Path) -> Result<UnixStream, String> {
     let began = Instant::now();
     let shown = socket.display();
+    let master = i32::try_from(pid).ok().map(Pid::from_raw);
+    let master = master.and_then(Process::of);
     let hint = loop {
         if let Ok(stream) = UnixStream::connect(socket) {
             return Ok(stream);
@@ -104,7 +106,9 @@ fn connect_again(pid: u32, socket: &Path) -> Result<UnixStream, String> {
         if is_over {
             break "the log of the master says why".into();
         }
-        std::thread::sleep(ATTEMPTS);
+        if master.as_ref().is_none_or(|it| it.ends_within(ATTEMPTS)) {
+            return Err(format!("the master with pid {pid} has ended meanwhile"));
+        }
     };
     Err(format!(
         "the control socket {shown} of the master with pid {pid} was removed and does not come back ({hint})"

@@ -16,6 +16,8 @@ use super::socket_file::{self, Rights, SocketFile};
 const MAX_REQUEST: usize = 4096;
 /// Further clients are disconnected, so that they cannot use up the descriptors that workers need.
 const MAX_CLIENTS: usize = 32;
+/// The most bytes that are kept for a client that is sent more and more and does not read.
+const MAX_UNREAD: usize = 1024 * 1024;
 
 /// The listening socket and its clients.
 #[derive(Default)]
@@ -196,6 +198,23 @@ impl Control {
         Some((ClientId { fd, call }, request.trim().to_owned()))
     }
 
+    /// Sends a part of an answer that has no end. Returns whether the client is still there: one that does not read is
+    /// disconnected.
+    pub fn send(&mut self, id: ClientId, part: &str) -> bool {
+        let Some(client) = self.clients.get_mut(&id.fd) else {
+            return false;
+        };
+        if client.call != id.call {
+            return false;
+        }
+        client.answer.extend_from_slice(part.as_bytes());
+        let stays = client.write() && client.answer.len() <= MAX_UNREAD;
+        if !stays {
+            self.clients.remove(&id.fd);
+        }
+        stays
+    }
+
     /// Sends the complete answer. The connection is closed after it.
     pub fn answer(&mut self, id: ClientId, answer: &str) {
         if let Some(client) = self.clients.get_mut(&id.fd)
@@ -252,5 +271,36 @@ impl Client {
             }
         }
         !self.answered
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_is_sent_more_and_more_is_disconnected_if_it_does_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("control");
+        let mut control = Control::default();
+        control.listen(&path, 0o600, None).expect("it listens");
+        let client = UnixStream::connect(&path).expect("it listens");
+        let (new, more) = control.accept();
+        assert!(new.len() == 1 && !more);
+        (&client).write_all(b"follow 0\n").expect("room");
+        let (id, _) = control.ready(new[0]).expect("a request");
+        let part = "x".repeat(1023) + "\n";
+        assert!(control.send(id, &part));
+        let mut line = String::new();
+        std::io::BufReader::with_capacity(1, &client)
+            .read_line(&mut line)
+            .expect("it is there");
+        assert_eq!(line, part);
+        let most = 4 * MAX_UNREAD / part.len();
+        let sent = (0..most).take_while(|_| control.send(id, &part)).count();
+        assert!(sent < most && sent * part.len() >= MAX_UNREAD, "{sent}");
+        assert!(!control.send(id, &part), "it is gone");
     }
 }

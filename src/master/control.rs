@@ -29,14 +29,14 @@ use crate::supervisor::{Counts, Readiness, Replace};
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// The answer with the events after that of this number.
+/// The events after that of this number, one a line.
 pub(super) fn events(number: u64) -> String {
     let events = recent::after(number);
     // It is made of texts and numbers.
     let lines = events
         .iter()
         .flat_map(|event| serde_json::to_string(event).ok());
-    lines.fold("ok\n".to_owned(), |text, line| text + &line + "\n")
+    lines.fold(String::new(), |text, line| text + &line + "\n")
 }
 
 /// The maximum number of workers of an app.
@@ -51,7 +51,7 @@ pub(super) enum Command {
     Metrics,
     /// Show what has happened.
     Events,
-    /// Show what happens after that, as soon as something does.
+    /// Show what happens after that, as soon as it does, until the client leaves or the master ends.
     Follow(u64),
     /// Forget stored responses: all, or of these sites and URLs.
     Purge(Vec<String>),
@@ -132,7 +132,7 @@ pub(super) struct Control {
     /// Waiting until an app has the wanted number of workers.
     scaled: Vec<(ClientId, Name)>,
     stop: Vec<ClientId>,
-    /// Waiting for what happens after the event of this number.
+    /// They are told of what happens, and were told last of the event of this number.
     followers: Vec<(ClientId, u64)>,
     status: Option<Gathering>,
 }
@@ -199,17 +199,26 @@ impl Control {
         status.clients.push(client);
     }
 
-    /// A client waits for what happens after the event of this number.
-    pub(super) fn wait_for_event(&mut self, client: ClientId, last: u64) {
-        self.followers.push((client, last));
+    /// A client is told of what happens after the event of this number.
+    pub(super) fn add_follower<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        client: ClientId,
+        number: u64,
+    ) {
+        let known = recent::last();
+        if turn.world.send(client, &format!("ok\n{}", events(number))) {
+            self.followers.push((client, known));
+        }
     }
 
-    /// Answers those that wait for something to happen, if it has. Those that have left meanwhile are forgotten then.
-    pub(super) fn answer_followers<W: World>(&mut self, turn: &mut Turn<W>) {
+    /// Tells those that follow what has happened since. Those that have left meanwhile are forgotten then.
+    pub(super) fn tell_followers<W: World>(&mut self, turn: &mut Turn<W>) {
         let known = recent::last();
-        for (client, last) in self.followers.extract_if(.., |(_, last)| *last != known) {
-            turn.world.answer(client, &events(last));
-        }
+        self.followers.retain_mut(|(client, last)| {
+            let told = std::mem::replace(last, known);
+            told == known || turn.world.send(*client, &events(told))
+        });
     }
 
     /// A client waits for the end.
@@ -244,7 +253,7 @@ impl Control {
 
     /// Everything has ended.
     pub(super) fn stop_ends<W: World>(&mut self, turn: &mut Turn<W>) {
-        self.answer_followers(turn);
+        self.tell_followers(turn);
         for client in self.stop.drain(..) {
             turn.world.answer(client, "ok\n");
         }

@@ -133,8 +133,13 @@ impl<W: World> Master<W> {
                 let answer = format!("ok\n{metrics}\n");
                 self.turn.world.answer(client, &answer);
             }
-            Some(Command::Events) => self.turn.world.answer(client, &control::events(0)),
-            Some(Command::Follow(last)) => self.control.wait_for_event(client, last),
+            Some(Command::Events) => {
+                let answer = format!("ok\n{}", control::events(0));
+                self.turn.world.answer(client, &answer);
+            }
+            Some(Command::Follow(last)) => {
+                self.control.add_follower(&mut self.turn, client, last);
+            }
             Some(Command::Purge(what)) => {
                 let plan = self.current.as_ref();
                 let answer = match sites::purge(&self.turn, plan, &what) {

@@ -709,6 +709,10 @@ impl World for System {
         self.control.ready(client)
     }
 
+    fn send(&mut self, client: ClientId, part: &str) -> bool {
+        self.control.send(client, part)
+    }
+
     fn answer(&mut self, client: ClientId, answer: &str) {
         self.control.answer(client, answer);
     }

@@ -639,6 +639,9 @@ pub trait World {
     /// The complete request of a client, if any.
     fn request(&mut self, client: i32) -> Option<(ClientId, String)>;
 
+    /// Sends a part of an answer that has no end. Returns whether the client is still there.
+    fn send(&mut self, client: ClientId, part: &str) -> bool;
+
     /// Answers a client and closes the connection.
     fn answer(&mut self, client: ClientId, answer: &str);
 }

@@ -713,6 +713,10 @@ impl World for Kernel {
         self.requests.remove(&client)
     }
 
+    fn send(&mut self, _client: ClientId, _part: &str) -> bool {
+        true
+    }
+
     fn answer(&mut self, client: ClientId, answer: &str) {
         let before = self.answers.insert(client.number(), answer.to_owned());
         assert_eq!(before, None, "a client is answered once");
