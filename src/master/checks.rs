@@ -267,7 +267,7 @@ pub(super) fn start<W: World>(
         return turn.world.start_probe_at(check, attempts, &address);
     };
     let own = turn.world.own_address(pid);
-    let mut launch = own.map_or_else(|| launch.clone(), |own| launch.at(own));
+    let mut launch = own.map_or_else(|| (**launch).clone(), |own| launch.at(own));
     launch.env.insert(env::CHECKED_PID.into(), pid.to_string());
     turn.world.start(&Start {
         app: &child.app,

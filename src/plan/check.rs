@@ -42,7 +42,7 @@ pub enum Ask {
     /// A connection to the address that the worker has of its own.
     Connection,
     /// The exit status of a program that runs like the workers.
-    Command(Launch),
+    Command(Box<Launch>),
 }
 
 impl Draft<'_> {
@@ -108,7 +108,7 @@ impl Draft<'_> {
                 if !has_address {
                     launch.without_address();
                 }
-                Ask::Command(launch)
+                Ask::Command(Box::new(launch))
             }
             (None, None) if has_address => Ask::Connection,
             (None, None) => {

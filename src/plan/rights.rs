@@ -14,8 +14,8 @@ pub struct Rights {
     pub no_new_privs: bool,
     /// The capabilities that it has, as a set of bits; what its user has if `None`.
     pub capabilities: Option<u64>,
-    /// Soft and hard limits; `None` is no limit.
-    pub limits: BTreeMap<Resource, (Option<u64>, Option<u64>)>,
+    /// How much of each resource it may use.
+    pub limits: Limits,
     /// How soon the kernel ends it when memory runs out.
     pub oom_score_adj: Option<i32>,
     /// Its nice value.
@@ -25,6 +25,9 @@ pub struct Rights {
     /// What it may reach; everything if `None`.
     pub landlock: Option<Landlock>,
 }
+
+/// The soft and the hard limit of each resource that has one of its own; `None` is no limit.
+pub type Limits = BTreeMap<Resource, (Option<u64>, Option<u64>)>;
 
 macro_rules! resources {
     ($($name:literal $Resource:ident),+ $(,)?) => {
@@ -129,10 +132,7 @@ impl Draft<'_> {
         Ok(Some(all))
     }
 
-    fn limits(
-        &self,
-        privileges: &Privileges,
-    ) -> Result<BTreeMap<Resource, (Option<u64>, Option<u64>)>, Place> {
+    fn limits(&self, privileges: &Privileges) -> Result<Limits, Place> {
         let limits = &self.written.limits;
         let written = |resource| -> &Option<Value<Limit>> {
             match resource {

@@ -33,7 +33,7 @@ fn what_runs_beside_the_workers_has_their_rights() {
     let Some(Ask::Command(check)) = app.check.map(|check| check.ask) else {
         panic!("no program checks")
     };
-    for step in [before, check] {
+    for step in [before, *check] {
         assert_eq!(step.rights, app.launch.rights);
         assert!(step.env_clear);
     }
