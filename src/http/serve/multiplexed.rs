@@ -166,6 +166,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 n => protocol.receive(&self.buffer[..n]),
             }
         }
+        if link.out.is_empty() {
+            protocol.reuse(&mut self.spare);
+        }
         loop {
             match protocol.next(self.now) {
                 Step::Stream(transport) => {
@@ -186,6 +189,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             }
         }
         protocol.output(&mut link.out);
+        if link.out.is_empty() && link.out.capacity() > 0 {
+            self.spare = mem::take(&mut link.out);
+        }
         let has_streams = protocol.streams() > 0;
         if multiplexed.stands.replace(has_streams) != Some(has_streams) {
             link.transport.stands(match has_streams {
