@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use preforkd_http::Tls;
+use preforkd_http::{Slice, Tls};
 use rustix::io::Errno;
 
-use super::body::{Rest, Sending};
+use super::body::{Rest, Sending, Written};
 use super::chunks::{self, Chunks};
 use super::limits::Meter;
 use super::request::{self, Framing};
@@ -310,11 +310,31 @@ impl Stream {
             return Err(Errno::PIPE);
         };
         let written = body.write(data, &mut Context::from_waker(&self.waker))?;
+        Ok(self.note(written))
+    }
+
+    /// Takes bytes of the response, or, if there are none, those that follow them.
+    ///
+    /// # Errors
+    /// As [`Stream::write`].
+    pub fn write_both(&mut self, data: &[u8], slice: &Slice) -> Result<usize, Errno> {
+        match &mut self.reply {
+            Reply::Body(body) if data.is_empty() => {
+                let written = body.write_slice(slice, &mut Context::from_waker(&self.waker))?;
+                Ok(self.note(written))
+            }
+            _ if data.is_empty() => self.write(slice),
+            _ => self.write(data),
+        }
+    }
+
+    /// So many bytes it takes to have written this.
+    fn note(&mut self, written: Written) -> usize {
         self.ties.meter.carry(written.data);
         if written.ended {
             self.reply = Reply::Over;
         }
-        Ok(written.taken)
+        written.taken
     }
 
     /// Takes a part of a file.
