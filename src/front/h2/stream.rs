@@ -61,8 +61,9 @@ pub struct Ties {
 const NOBODY: u64 = u64::MAX;
 
 struct Incoming {
-    /// The head, or the end of the body with the fields that follow it.
-    head: Bytes,
+    /// The head, or the end of the body with the fields that follow it; those before `read` were read.
+    head: Vec<u8>,
+    read: usize,
     body: RecvStream,
     framing: Framing,
     /// What has come and was not read.
@@ -112,7 +113,7 @@ impl Incoming {
                 Poll::Pending => return Err(Errno::AGAIN),
             };
             let end = request::end(&trailers).map_err(|_| Errno::CONNRESET)?;
-            self.head = end.into();
+            (self.head, self.read) = (end, 0);
         }
         self.framing = Framing::None;
         Ok(())
@@ -151,7 +152,8 @@ impl Stream {
                 _ => None,
             },
             request: Incoming {
-                head: head.into(),
+                head,
+                read: 0,
                 ended: body.is_end_stream(),
                 body,
                 framing,
@@ -195,8 +197,9 @@ impl Stream {
 
     /// Whether there may be something to read.
     pub fn has_input(&self) -> bool {
-        let Incoming { head, framing, .. } = &self.request;
-        !head.is_empty() || *framing != Framing::None && !self.request.drained
+        let request = &self.request;
+        let is_open = request.framing != Framing::None && !request.drained;
+        request.read < request.head.len() || is_open
     }
 
     /// Reads the request.
@@ -206,9 +209,11 @@ impl Stream {
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let request = &mut self.request;
         loop {
-            if !request.head.is_empty() {
-                let n = request.head.len().min(buffer.len());
-                request.head.copy_to_slice(&mut buffer[..n]);
+            let head = &request.head[request.read..];
+            if !head.is_empty() {
+                let n = head.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&head[..n]);
+                request.read += n;
                 return Ok(n);
             }
             let (taken, written) = request.take(buffer)?;

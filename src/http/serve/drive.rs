@@ -27,6 +27,9 @@ pub(super) const STEPS: usize = 16;
 /// that costs more when it is held.
 const LARGE: u64 = 1024 * 1024;
 
+/// Parsers of streams that have ended, to be used again.
+const PARSERS: usize = 256;
+
 /// How a connection's turn ended.
 pub(super) enum Turn {
     /// It waits for its socket, its deadline or a thread.
@@ -95,6 +98,13 @@ impl<O: Observer, T: Transport> Core<O, T> {
         let _ = link.transport.finish();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len() - self.streams);
+        if let Task::Ended(response) = task {
+            self.kept = Some(response);
+        }
+        if T::Multiplex::EXISTS && link.transport.is_stream() && self.parsers.len() < PARSERS {
+            client.connection.renew();
+            self.parsers.push(client.connection);
+        }
     }
 
     pub(super) fn turn(&mut self, key: u64, client: &mut Client<T>, steps: &mut usize) -> Turn {

@@ -223,12 +223,15 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.deadline = self.after(self.limits.header_timeout);
         (link.first, link.received) = (self.now, self.now);
         link.queued = true;
-        let mut connection = Connection::with_budget(self.limits.clone(), self.budget.clone());
+        let mut connection = self.parsers.pop().unwrap_or_else(|| {
+            let connection = Connection::with_budget(self.limits.clone(), self.budget.clone());
+            Box::new(connection)
+        });
         if self.tells_who_left {
             connection.ask();
         }
         let key = self.clients.insert(Client {
-            connection: Box::new(connection),
+            connection,
             link: Box::new(link),
         });
         self.streams += 1;
