@@ -43,6 +43,7 @@ mod init;
 mod loading;
 mod local;
 mod options;
+mod outlook;
 mod subject;
 mod target;
 mod versions;
@@ -194,6 +195,12 @@ pub fn run() -> ExitCode {
         let notices = plan.notices();
         let lines = notices.map(|(app, notice)| format!("app={app} {notice}"));
         let mut lines: Vec<String> = lines.collect();
+        let (outlook, all_fit) = outlook::report(&plan, arguments.import);
+        lines.extend(outlook);
+        if !all_fit {
+            print(&lines.join("\n"), OK);
+            return USAGE.into();
+        }
         let loaded = match arguments.import {
             true => loading::report(&plan),
             false => (Vec::new(), true),

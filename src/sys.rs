@@ -17,6 +17,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, pipe2};
 
 /// The number of the first inherited descriptor in a child, as with systemd: sd_listen_fds(3).
@@ -527,6 +528,22 @@ pub fn signal_process(process: BorrowedFd, signal: Signal) -> nix::Result<()> {
         )
     };
     nix::errno::Errno::result(result).map(drop)
+}
+
+/// The umask of this process. It is read without setting it, which umask(2) cannot: another thread may create a file meanwhile.
+pub fn umask() -> Mode {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut lines = status.lines();
+    let mask = lines.find_map(|line| line.strip_prefix("Umask:"));
+    match mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()) {
+        Some(mask) => Mode::from_bits_truncate(mask),
+        // The kernel is older than 4.7, or there is no /proc.
+        None => {
+            let mask = nix::sys::stat::umask(Mode::empty());
+            nix::sys::stat::umask(mask);
+            mask
+        }
+    }
 }
 
 /// An unpredictable random number: getrandom(2).

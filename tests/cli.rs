@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-use common::{app, preforkd};
+use common::{app, preforkd, worker};
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 
 fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
     output_in(Path::new("."), arguments)
@@ -48,9 +51,13 @@ fn run(config: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn a_good_configuration_is_ok() {
-    assert_eq!(
-        check(&app("")),
-        (Some(0), "configuration OK\n".into(), String::new())
+    let (status, stdout, stderr) = check(&app(""));
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    let begins = format!("app=web runs {} in 1 worker, listening on unix:/", worker());
+    assert!(stdout.starts_with(&begins), "{stdout}");
+    assert!(
+        stdout.ends_with("/web.sock\nconfiguration OK\n"),
+        "{stdout}"
     );
 }
 
@@ -71,11 +78,8 @@ fn a_folder_that_does_not_exist_yet_is_warned_of() {
         app("")
     );
     let (status, stdout, stderr) = check(&config);
-    assert_eq!(
-        (status, stdout.as_str()),
-        (Some(0), "configuration OK\n"),
-        "{stderr}"
-    );
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stdout.ends_with("configuration OK\n"), "{stdout}");
     for warning in [
         "warning: pid_file: there is no folder /no/such (create it",
         "warning: control: there is no folder /none (create it",
@@ -502,6 +506,99 @@ fn colours_and_widths_are_those_that_the_environment_asks_for() {
     let widest = narrow.lines().map(|line| line.chars().count()).max();
     assert!(widest.is_some_and(|widest| widest <= 90), "{narrow}");
     assert!(narrow.lines().count() > printed(&["--help"], &[("COLUMNS", "200")]).lines().count());
+}
+
+/// The words of `--help`, and of the help of each command.
+fn all_helps() -> Vec<Vec<String>> {
+    let command = preforkd::cli::command();
+    let shown = command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    let mut helps = vec![vec!["--help".to_owned()]];
+    helps.extend(shown.map(|command| vec![command.get_name().to_owned(), "--help".to_owned()]));
+    helps
+}
+
+/// What a program shows on a terminal.
+fn shown_on_a_terminal(mut command: Command) -> String {
+    let mut terminal =
+        posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a terminal");
+    grantpt(&terminal).expect("it is new");
+    unlockpt(&terminal).expect("it is new");
+    let name = ptsname_r(&terminal).expect("it has a name");
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlag::O_NOCTTY.bits());
+    let end = options.read(true).write(true).open(name);
+    let end = end.expect("it is there");
+    command.stderr(end.try_clone().expect("a descriptor"));
+    command.stdout(end);
+    let mut child = command.spawn().expect("preforkd runs");
+    // Its copies of the other end.
+    drop(command);
+    let mut shown = Vec::new();
+    // EIO is the end.
+    let _ = terminal.read_to_end(&mut shown);
+    child.wait().expect("it is ours");
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+#[test]
+fn each_command_heeds_what_the_environment_says_of_the_output() {
+    let colour = '\u{1b}';
+    let helps = all_helps();
+    assert!(helps.len() > 10, "{helps:?}");
+    for words in &helps {
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let forced = ("CLICOLOR_FORCE", "1");
+        assert!(!printed(&words, &[]).contains(colour), "{words:?}");
+        assert!(printed(&words, &[forced]).contains(colour), "{words:?}");
+        let plain = printed(&words, &[forced, ("NO_COLOR", "1")]);
+        assert!(!plain.contains(colour), "{words:?}");
+        let lines = |columns| printed(&words, &[("COLUMNS", columns)]).lines().count();
+        assert!(lines("40") > lines("200"), "{words:?}");
+        for (terminal, has_colour) in [("xterm", true), ("dumb", false)] {
+            let mut command = preforkd();
+            for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "CI"] {
+                command.env_remove(variable);
+            }
+            command.args(&words).env("TERM", terminal);
+            let shown = shown_on_a_terminal(command);
+            assert_eq!(shown.contains(colour), has_colour, "{words:?}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn each_command_ends_quietly_when_nobody_reads_what_it_prints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("app.toml"), app("")).expect("room");
+    let command = preforkd::cli::command();
+    let names = command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    for name in names.map(|command| command.get_name().to_owned()) {
+        let argument: &[&str] = match &*name {
+            "completions" => &["bash"],
+            "scale" => &["web=1"],
+            "start" | "restart" => &["web"],
+            _ => &[],
+        };
+        let mut command = preforkd();
+        command.arg(&name).args(argument).current_dir(folder.path());
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let (errors, written) = std::io::pipe().expect("a pipe");
+        drop(errors);
+        let mut child = command
+            .env_remove("PWD")
+            .stdout(writer)
+            .stderr(written)
+            .spawn()
+            .expect("preforkd runs");
+        // It may find no master to ask; a panic is status 101.
+        let status = child.wait().expect("it is ours").code();
+        assert!(matches!(status, Some(0..=4)), "{name}: {status:?}");
+    }
 }
 
 #[test]

@@ -107,6 +107,31 @@ fn fish_completes_a_command_and_its_options() {
     }
 }
 
+/// The keys are typed into a shell on a terminal, which ends by itself if it never answers.
+#[test]
+fn zsh_completes_a_command_and_its_options() {
+    let complete = |keys: &str| {
+        let text = format!(
+            r#"
+            zmodload zsh/zpty
+            zpty shell timeout --foreground 60 zsh -f -i
+            zpty -w shell "autoload -Uz compinit; compinit -D -u; source $1; show() {{ print -r -- \"<\$BUFFER>\" }}; zle -N show; bindkey '^I' complete-word; bindkey '^X^X' show; print rea''dy"
+            zpty -r -m shell shown '*ready*'
+            zpty -n -w shell $'{keys}\t\C-x\C-x'
+            zpty -r -m shell shown '*<*>*'
+            print -r -- $shown
+            zpty -d shell
+            "#
+        );
+        run("zsh", &text)
+    };
+    if let Some(shown) = complete("preforkd relo") {
+        assert!(shown.contains("<preforkd reload >"), "{shown}");
+        let shown = complete("preforkd status --j").expect("zsh");
+        assert!(shown.contains("<preforkd status --json >"), "{shown}");
+    }
+}
+
 #[test]
 fn zsh_reads_its_script() {
     let text = "autoload -Uz compinit; compinit -D -u; source \"$1\"; print -r -- $_comps[preforkd]; functions _preforkd_commands";

@@ -169,8 +169,15 @@ fn the_test_of_a_configuration_says_what_the_platform_has_decided() {
     let error = String::from_utf8_lossy(&output.stderr);
     let said = "app=web listens on 0.0.0.0:5000, from the variable PORT, because `listen` is not given\n\
                 app=web has 3 workers, from the variable WEB_CONCURRENCY, because `workers` is not given\n\
-                configuration OK\n";
-    assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{error}");
+                app=web runs a:b in 3 workers with 1 thread each, listening on 0.0.0.0:5000\n\
+                app=web /bin/true; it is that of the key `python`\n\
+                extension module ";
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(stdout.starts_with(said), "{stdout}{error}");
+    assert!(
+        stdout.ends_with("/libpreforkd_python.so\nconfiguration OK\n"),
+        "{stdout}"
+    );
 }
 
 #[test]

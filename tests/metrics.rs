@@ -14,7 +14,7 @@ use preforkd::effects::process;
 fn config(master: &str, answer: &str) -> String {
     build_front();
     format!(
-        "[master]\ncontrol = 'control'\nmetrics = 'unix:metrics.sock'\n{master}\n{}\n\
+        "[master]\ncontrol = 'control'\nmetrics = 'unix:metrics.sock'\n{master}\n[front]\nworkers = 1\n{}\n\
         [site.shop]\nlisten = 'unix:site.sock'\nroutes = [{{ path = '/', answer = {{ text = '{answer}' }} }}]\n",
         app(""),
     )

@@ -168,7 +168,7 @@ fn an_app_that_may_exist_only_once_is_never_there_twice() {
                   echo $PREFORKD_SLOT $PREFORKD_GENERATION $$ started; exec sleep 1000";
     let script = script.replace('$', "$$");
     let config = format!(
-        "[app.once]\nready = 'exec'\nreplace = 'stop-first'\ngraceful_timeout = '500ms'\n\
+        "[app.once]\nready = 'exec'\nreplace = 'stop-first'\ngraceful_timeout = '5s'\n\
          command = ['/bin/sh', '-c', \"{script}\"]\n"
     );
     let mut run = Run::start(&config);
@@ -177,6 +177,7 @@ fn an_app_that_may_exist_only_once_is_never_there_twice() {
     let mut next = restart(&mut run, &config);
     let killed = format!("the preforkd with pid {}", run.pid());
     next.logged(&["app=once: waiting for what", &killed]);
+    kill(first, Signal::SIGKILL).expect("it has time");
     next.logged(&["app=once: waits no longer"]);
     assert!(!runs(first));
     next.event("started");
@@ -194,7 +195,7 @@ fn what_fails_beside_its_earlier_run_is_tried_again_after_that_and_ends_nothing(
     let script = script.replace('$', "$$");
     let config = app("")
         + &format!(
-            "[app.node]\nready = 'exec'\ngraceful_timeout = '2s'\n\
+            "[app.node]\nready = 'exec'\ngraceful_timeout = '5s'\n\
              command = ['/bin/sh', '-c', \"{script}\"]\n"
         );
     let mut run = Run::start(&config);
@@ -208,6 +209,10 @@ fn what_fails_beside_its_earlier_run_is_tried_again_after_that_and_ends_nothing(
         "exited with status 1",
         "it is tried again when this has ended",
     ]);
+    for pid in first {
+        // The other one may have ended.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
     next.logged(&["app=node: waits no longer"]);
     next.event("started");
     next.message("READY=1");
@@ -247,7 +252,7 @@ fn what_has_left_its_session_is_waited_for_also_while_its_parent_runs() {
                   echo $PREFORKD_SLOT $PREFORKD_GENERATION $$ started; exec sleep 1000";
     let script = script.replace('$', "$$");
     let config = format!(
-        "[app.kid]\nready = 'exec'\ngraceful_timeout = '2s'\n\
+        "[app.kid]\nready = 'exec'\ngraceful_timeout = '5s'\n\
          command = ['/bin/sh', '-c', '''setsid /bin/sh -c '{script}' & wait''']\n"
     );
     let mut run = Run::start(&config);
@@ -255,6 +260,7 @@ fn what_has_left_its_session_is_waited_for_also_while_its_parent_runs() {
     kill_master(&mut run);
     let mut next = restart(&mut run, &config);
     next.logged(&["app=kid: waiting for what"]);
+    kill(first, Signal::SIGKILL).expect("it has time");
     next.event("started");
     assert!(!runs(first) && !next.path("twice").exists());
     next.message("READY=1");

@@ -3,6 +3,17 @@
 use clap::ValueEnum;
 use clap_complete::generate;
 
+/// How the function for the commands begins in the script for zsh.
+const COMMANDS: &str = "(( $+functions[_preforkd_commands] )) ||\n";
+
+/// The function for the first word: a command or a configuration.
+const WORDS: &str = "(( $+functions[_preforkd_words] )) ||
+_preforkd_words() {
+    _alternative 'commands:command:_preforkd_commands' 'files:configuration:_files -g \"*.toml\"'
+}
+
+";
+
 /// A shell that completions are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shell {
@@ -21,16 +32,25 @@ pub(super) fn script(shell: Shell) -> String {
     let shown = whole
         .get_subcommands()
         .filter(|command| !command.is_hide_set());
+    let (generator, is_zsh) = match shell {
+        Shell::Bash => (clap_complete::Shell::Bash, false),
+        Shell::Zsh => (clap_complete::Shell::Zsh, true),
+        Shell::Fish => (clap_complete::Shell::Fish, false),
+    };
+    // In the script for zsh a command comes after the first word, if that may be something else.
+    let arguments = whole.get_arguments();
+    let arguments = arguments.filter(|argument| !is_zsh || !argument.is_positional());
     let mut command = clap::Command::new("preforkd")
         .disable_version_flag(true)
-        .args(whole.get_arguments().cloned())
+        .args(arguments.cloned())
         .subcommands(shown.cloned());
-    let generator = match shell {
-        Shell::Bash => clap_complete::Shell::Bash,
-        Shell::Zsh => clap_complete::Shell::Zsh,
-        Shell::Fish => clap_complete::Shell::Fish,
-    };
     let mut script = Vec::new();
     generate(generator, &mut command, "preforkd", &mut script);
-    String::from_utf8_lossy(&script).into_owned()
+    let script = String::from_utf8_lossy(&script);
+    match is_zsh {
+        true => script
+            .replacen(":: :_preforkd_commands", ":: :_preforkd_words", 1)
+            .replacen(COMMANDS, &format!("{WORDS}{COMMANDS}"), 1),
+        false => script.into_owned(),
+    }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::{Pid, Uid, UnlinkatFlags, fchownat, geteuid, mkdtemp, unlinkat};
 
 use super::paths::{Folder, Trust};
@@ -121,12 +121,18 @@ impl Home {
         };
         let address = path.to_str().ok_or_else(unusable)?;
         let unix = UnixAddr::new(address).map_err(|_| unusable())?;
-        let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = socket::bind(socket.as_raw_fd(), &unix);
-        umask(before);
-        bound?;
-        self.set_owner(name, uid)
-            .inspect_err(|_| self.remove(name))?;
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        // The file gets the mode of the socket, less the umask.
+        fchmod(socket, private)?;
+        socket::bind(socket.as_raw_fd(), &unix)?;
+        fchmodat(
+            self.folder.as_fd(),
+            name,
+            private,
+            FchmodatFlags::FollowSymlink,
+        )
+        .and_then(|()| self.set_owner(name, uid))
+        .inspect_err(|_| self.remove(name))?;
         Ok(address.to_owned())
     }
 

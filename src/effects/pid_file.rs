@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, umask};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
 use super::paths::{Folder, Trust};
@@ -80,7 +80,7 @@ fn draft(folder: &Folder, name: &OsString) -> io::Result<(OsString, File)> {
     // Others may read it, and so lock it, only after the master.
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut file = File::from(openat(folder, &*draft, flags, mode)?);
-    let readable = Mode::from_bits_truncate(0o644 & !umask_of_process().bits());
+    let readable = Mode::from_bits_truncate(0o644 & !sys::umask().bits());
     let written = sys::write_lock(&file)
         .map_err(io::Error::from)
         .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
@@ -90,13 +90,6 @@ fn draft(folder: &Folder, name: &OsString) -> io::Result<(OsString, File)> {
         return Err(error);
     }
     Ok((draft, file))
-}
-
-fn umask_of_process() -> Mode {
-    // umask(2) cannot be read without setting it.
-    let mask = umask(Mode::empty());
-    umask(mask);
-    mask
 }
 
 /// Whether a name refers to an open file.

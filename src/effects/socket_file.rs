@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, unlinkat};
 
 use super::paths::{Folder, Trust};
@@ -265,13 +265,10 @@ impl SocketFile {
 impl Whose {
     /// The defaults, by the state of a file that was just created.
     fn of_new(stat: &FileStat) -> Self {
-        // umask(2) cannot be read without setting it.
-        let mask = umask(Mode::empty());
-        umask(mask);
         Self {
             uid: stat.st_uid,
             gid: stat.st_gid,
-            mode: 0o777 & !mask.bits(),
+            mode: 0o777 & !sys::umask().bits(),
         }
     }
 }
@@ -337,15 +334,11 @@ fn bind_at(socket: &OwnedFd, path: &Path, rights: Rights) -> Result<(), String> 
         }
         other => explain("address")(other),
     })?;
-    // The mode is right from the start, whatever the master's umask is.
-    let before = rights
-        .mode
-        .map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
-    let bound = socket::bind(socket.as_raw_fd(), &address);
-    if let Some(before) = before {
-        umask(before);
+    if let Some(mode) = rights.mode {
+        // The file gets the mode of the socket, less the umask. Where that fails, it gets it before anybody can connect.
+        let _ = fchmod(socket, Mode::from_bits_truncate(mode));
     }
-    bound.map_err(|errno| match errno {
+    socket::bind(socket.as_raw_fd(), &address).map_err(|errno| match errno {
         Errno::EACCES => format!(
             "{} (the user of the master needs permission to write to the folder, or configure another path)",
             errno.desc()

@@ -195,7 +195,9 @@ impl<W: World> Master<W> {
         self.workers.serving = true;
         self.loads.stop(turn);
         self.ignored.stop(turn);
-        let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
+        let old = self.current.as_ref();
+        let listeners = self.held.take_over(old, &plan, &self.choices);
+        let (closed, failures) = turn.world.keep_listeners(&listeners);
         for failure in failures {
             warn!("the change of a listener does not take effect: {failure}");
         }

@@ -6,18 +6,20 @@ use std::collections::BTreeMap;
 use preforkd_worker::settings::Mapping;
 use preforkd_worker::text::clean;
 
-use super::static_files::check_prefix;
-use super::{App, Draft};
+use super::static_files::{DENIED, check_prefix};
+use super::{App, Draft, Launch};
 use crate::config::{Place, Site};
 
 /// The most characters of what an application says.
 const MOST: usize = 500;
 
 impl Draft<'_> {
-    /// The static files of the Django site that a site passes requests on to. Why there are none is added to `warnings`.
+    /// The static files of the Django site that a site passes requests on to. Why there are none, or the workers that are launched with `launch`
+    /// cannot serve them, is added to `warnings`.
     pub(super) fn django_files(
         &self,
         site: &Site,
+        launch: &Launch,
         apps: &BTreeMap<String, App>,
         warnings: &mut Vec<String>,
     ) -> Result<BTreeMap<String, Mapping>, Place> {
@@ -39,8 +41,8 @@ impl Draft<'_> {
             ));
             return Ok(BTreeMap::new());
         }
-        let launch = app.launch.for_inspection();
-        let asked = self.host.inspect(name, &launch, app.policy.start_timeout);
+        let asking = app.launch.for_inspection();
+        let asked = self.host.inspect(name, &asking, app.policy.start_timeout);
         let inspection = match asked {
             Ok(inspection) => inspection,
             Err(why) if !app.required => {
@@ -62,6 +64,14 @@ impl Draft<'_> {
         };
         if let Some(why) = &django.static_files.missing {
             missing(why);
+        }
+        for (_, folders) in &django.static_files.folders {
+            for folder in folders {
+                if let Some(closed) = self.closed(folder, launch) {
+                    let folder = folder.display();
+                    missing(&format!("{closed}, so {folder} cannot be served: {DENIED}"));
+                }
+            }
         }
         let mappings = django.static_files.mappings();
         mappings

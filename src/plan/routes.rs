@@ -33,7 +33,7 @@ impl Draft<'_> {
             routes.push((self.route(route, launch, warnings)?, route.span()));
         }
         let mut mappings = self.static_files(launch, warnings)?;
-        mappings.extend(self.django_files(site, apps, warnings)?);
+        mappings.extend(self.django_files(site, launch, apps, warnings)?);
         for (path, mapping) in mappings {
             let place = site.static_files.mappings.get(&path).map(Spanned::span);
             let place = place.or_else(|| site.static_files.place());

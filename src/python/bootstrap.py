@@ -1,4 +1,5 @@
-# Run by a worker as `python -c`: loads the extension module that PREFORKD_EXTENSION names and calls it.
+# Run by a worker as `python -c`: loads the extension module that PREFORKD_EXTENSION names and calls it. With the argument `look` it only says
+# which interpreter this is.
 # Any Python must be able to read it, as far as to say that it is too old.
 import os
 import sys
@@ -99,6 +100,9 @@ def run():
     refusal = mismatch(getattr(module, "CONTRACT", None), os.environ.get("PREFORKD_CONTRACT"), path, program)
     if refusal:
         return refusal
+    if sys.argv[1:] == ["look"]:
+        print("Python %d.%d.%d" % sys.version_info[:3])
+        return None
     patient(module)
     show_levels(module)
     return module.main()

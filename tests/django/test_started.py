@@ -135,7 +135,7 @@ class Started(unittest.TestCase):
         self.assertIn("shop.wsgi is there, and imports nope_of_test, which is missing: ", said)
         self.assertIn("settings.py, line ", said)
         self.assertNotIn("Traceback", said)
-        self.assertEqual(self.command("-t", *words[2:]), "configuration OK\n", "nothing was imported")
+        self.assertIn("configuration OK\n", self.command("-t", *words[2:]), "nothing was imported")
 
     def test_what_an_application_prints_is_no_answer_and_one_that_takes_too_long_is_ended(self):
         config = self.folder / "app.toml"

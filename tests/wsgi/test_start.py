@@ -115,8 +115,29 @@ class Messages(Life):
         done = subprocess.run([PREFORKD, "-t", "-c", config], capture_output=True, text=True)
         return done.returncode, done.stdout + done.stderr
 
+    def test_a_check_says_what_would_run(self):
+        status, said = self.check(workers=2, threads=3)
+        self.assertEqual(status, 0, said)
+        self.assertIn("app=demo runs apps:facts in 2 workers with 3 threads each, listening on 127.0.0.1:8000\n", said)
+        version = "Python %d.%d.%d" % sys.version_info[:3]
+        self.assertIn(f"app=demo {version}, {sys.executable}; it is that of the key `python`\n", said)
+        self.assertRegex(said, r"extension module \S+/libpreforkd_python.so\nconfiguration OK\n$")
+
+    def test_a_check_refuses_an_interpreter_that_is_too_old(self):
+        versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+        for program in versions.glob("3.[0-9].*/bin/python"):
+            break
+        else:
+            self.skipTest("left out: there is no Python older than 3.10 here")
+        status, said = self.check(python=str(program))
+        self.assertEqual(status, 2, said)
+        self.assertRegex(said, r"preforkd: app=demo python: .* is Python 3\.\d\.\d+, and preforkd needs CPython 3\.10 or later")
+        self.assertNotIn("configuration OK", said)
+
     def test_a_check_warns_of_a_folder_for_temporary_files_that_cannot_be_used(self):
-        self.assertEqual(self.check(), (0, "configuration OK\n"))
+        status, said = self.check()
+        self.assertEqual(status, 0, said)
+        self.assertNotIn("warning", said)
         status, said = self.check(env={"TMPDIR": "/no/such/folder"})
         self.assertEqual(status, 0)
         self.assertIn("preforkd: warning: app=demo", said)
@@ -130,7 +151,9 @@ class Messages(Life):
             self.assertEqual(status, 0)
             self.assertIn(f"user nobody cannot write to the folder for temporary files, {folder}: Permission denied", said)
             os.chmod(folder, 0o1777)
-            self.assertEqual(self.check(env={"TMPDIR": folder}, user="nobody"), (0, "configuration OK\n"))
+            status, said = self.check(env={"TMPDIR": folder}, user="nobody")
+            self.assertEqual(status, 0, said)
+            self.assertNotIn("folder for temporary files", said)
 
     @unittest.skipIf(os.getuid(), "only root can run workers as another user")
     def test_an_interpreter_that_the_user_cannot_execute_is_named_with_the_user(self):

@@ -55,7 +55,9 @@ class Static(unittest.TestCase):
         server = self.serve({"/": str(self.files)})
         for path, body in (("/", b"index"), ("/app.js", b"plain"), ("/api/users", b"Hello, world\n")):
             self.assertEqual(fetch(server, path)[1], body, path)
-        self.assertEqual(check(self.folder), ("configuration OK\n", 0))
+        said, status = check(self.folder)
+        self.assertEqual(status, 0, said)
+        self.assertNotIn("warning", said)
         server.finish()
 
     def test_files_that_hide_the_application_are_warned_of(self):

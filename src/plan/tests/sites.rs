@@ -122,6 +122,16 @@ fn what_an_application_says_of_its_static_files_is_data() {
         "[app.web]\nwsgi = 'a:b'\nlisten = '127.0.0.1:1'\nstatic = 'assets'",
         "4:10: static: must be a table of prefixes, or \"django\" (write for example { \"/static/\" = \"assets\" })",
     );
+    // What the app may enter and the workers of the front may not is no mistake of the app.
+    let text = of_django("closed:app", "app = 'web'")
+        .replace("'127.0.0.1:81'\nuser = 'www'", "'127.0.0.1:81'");
+    let warned = plan_as((0, 0), &text).expect("fine").apps["front"]
+        .warnings
+        .concat();
+    assert_eq!(
+        warned,
+        "[site.a] static = \"django\", app web: user www may not enter /srv/other, so /srv/other cannot be served: Permission denied (give that user the permission to enter it)"
+    );
     // One that may fail does not hold up the site.
     let text = of_django("broken:app", "app = 'web'") + "\nrequired = false";
     let warned = plan_as((0, 0), &text).expect("fine").apps["front"]
