@@ -19,6 +19,7 @@ mod layers;
 mod listen;
 mod mapping;
 mod proceeding;
+mod rights;
 mod route;
 mod schedule;
 mod short;
@@ -39,13 +40,14 @@ pub use expand::Lookup;
 pub use hsts::Hsts;
 pub use keys::{
     Acme, Answer, App, BasicAuth, Certificate, Check, Eab, Fields, File, ForwardAuth, Front,
-    GiveUp, KEYS, Layers, Listen, Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload,
-    Route, Schedule, Site,
+    GiveUp, KEYS, Landlock, Layers, Limits, Listen, Maintenance, Mapping, Master, Range, RateLimit,
+    Redirect, Reload, Route, Schedule, Site,
 };
 pub use layers::{Asked, Forwarded, Maintained, PerTime};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};
+pub use rights::{Capability, Cpus, Integer, Limit, Port};
 pub use route::{Answered, Redirected};
 pub use schedule::{Expression, Scheduled};
 pub use sources::{ByOption, Given, Sources};

@@ -31,6 +31,7 @@ pub mod path_watch;
 pub mod paths;
 pub mod pid_file;
 pub mod private;
+mod privileges;
 pub mod probe;
 pub mod process;
 pub mod ready_fd;

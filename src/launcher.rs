@@ -11,12 +11,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::sys::{self, Process, Stage};
+use crate::plan::Rights;
+use crate::sys::{self, Failure, Process, Stage};
 
+pub mod confinement;
 pub mod progress;
+pub mod rights;
 
 /// The first argument of a launcher.
 pub const COMMAND: &str = "launch";
@@ -32,6 +36,8 @@ pub struct Orders {
     pub ignores_orders: bool,
     /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, Vec<u32>)>,
+    /// What it may do, and how much.
+    pub rights: Rights,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
     /// Whether the first descriptors are one for standard input, one for standard output and one for standard error.
@@ -63,6 +69,8 @@ impl Orders {
             number(uid),
             number(gid),
             groups.join(","),
+            // They have no value without a form in JSON.
+            serde_json::to_string(&self.rights).unwrap_or_default(),
             number(self.umask),
             self.streams
                 .map(|given| if given { "1" } else { "0" })
@@ -102,6 +110,7 @@ impl Orders {
         let groups = groups
             .map(|group| group.parse().ok())
             .collect::<Option<_>>()?;
+        let rights = serde_json::from_str(word()?).ok()?;
         let umask = optional(word()?)?;
         let streams = word()?.split(',').map(|given| given == "1");
         let streams = streams.collect::<Vec<_>>().try_into().ok()?;
@@ -116,6 +125,7 @@ impl Orders {
             on_master_death,
             ignores_orders,
             user: uid.zip(gid).map(|(uid, gid)| (uid, gid, groups)),
+            rights,
             umask,
             streams,
             program,
@@ -160,7 +170,10 @@ pub fn run(arguments: &[String]) -> io::Error {
     let (orders, fds) = match inherited {
         Ok((bytes, fds)) => (Orders::decode(&bytes), fds),
         Err(error) => match error.raw_os_error() {
-            Some(errno) => sys::report_failure(&report, Stage::Descriptors, errno),
+            Some(errno) => {
+                let failure = Failure::new(Stage::Descriptors, Errno::from_raw(errno));
+                sys::report_failure(&report, failure)
+            }
             None => return explained(error),
         },
     };
@@ -180,6 +193,7 @@ pub fn run(arguments: &[String]) -> io::Error {
             .user
             .as_ref()
             .map(|(uid, gid, groups)| (*uid, *gid, &groups[..])),
+        rights: orders.rights,
         umask: orders.umask,
         on_parent_death: Signal::try_from(orders.on_master_death).ok(),
         stdin,
@@ -206,6 +220,10 @@ fn read(mut orders: File) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use crate::plan::{Landlock, Reach, Resource};
 
     fn texts(all: &[&str]) -> Vec<CString> {
         all.iter()
@@ -220,6 +238,24 @@ mod tests {
             on_master_death: 3,
             ignores_orders: true,
             user: Some((33, 34, vec![1, 2])),
+            rights: Rights {
+                no_new_privs: true,
+                capabilities: Some(1 << 10),
+                limits: [(Resource::Nofile, (Some(7), None))].into(),
+                oom_score_adj: Some(-5),
+                nice: Some(-1),
+                cpus: [0, 3].into(),
+                landlock: Some(Landlock {
+                    paths: vec![Reach {
+                        path: OsStr::from_bytes(b"/srv/\xff").into(),
+                        write: true,
+                        must_exist: false,
+                    }],
+                    connect: Some([443].into()),
+                    bind: None,
+                    required: true,
+                }),
+            },
             umask: Some(0o27),
             streams: [true, false, true],
             program: c"/bin/sh".into(),
@@ -230,6 +266,7 @@ mod tests {
         let few = Orders {
             ignores_orders: false,
             user: None,
+            rights: Rights::default(),
             umask: None,
             args: texts(&["sh"]),
             env: Vec::new(),

@@ -29,6 +29,7 @@ mod host;
 mod htpasswd;
 mod identity;
 mod lacking;
+mod landlock;
 mod layers;
 pub mod log_target;
 mod lossless;
@@ -40,6 +41,7 @@ mod own_address;
 mod platform;
 mod policy;
 mod proxies;
+mod rights;
 mod routes;
 mod scheduled;
 mod selection;
@@ -62,9 +64,11 @@ use draft::Draft;
 pub use host::{FileState, Host, User};
 use lacking::Lacking;
 pub use lacking::TRIED_AGAIN;
+pub use landlock::{Landlock, Reach};
 pub use metrics::Metrics;
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
+pub use rights::{Privileges, Resource, Rights};
 pub use scheduled::Scheduled;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.

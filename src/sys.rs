@@ -4,7 +4,8 @@
 //! A process that executes a program is set up in two ways. The master starts launchers, which call [`become_process`]; it does
 //! not fork. The process that checks the configuration calls [`spawn`]: between its fork and exec it makes only async-signal-safe
 //! calls on memory that was allocated before the fork, so the child never waits for a lock that another thread held:
-//! signal-safety(7).
+//! signal-safety(7). Only the rules of `landlock` are made there, as their descriptor would be overwritten; that process has no other
+//! thread.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -13,12 +14,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::stat::Mode;
-use nix::unistd::{Pid, getpid, pipe2};
+use nix::unistd::{Pid, getpid, getuid, pipe2};
+
+use crate::launcher::rights::Preparation;
+use crate::plan::{Resource, Rights};
 
 /// The number of the first inherited descriptor in a child, as with systemd: sd_listen_fds(3).
 const FIRST_FD: RawFd = 3;
@@ -50,6 +55,8 @@ pub struct Process<'a> {
     pub chdir: CString,
     /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, &'a [u32])>,
+    /// What it may do, and how much.
+    pub rights: Rights,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
     /// The signal that it gets when its parent dies; `None` for a process that outlives it.
@@ -79,6 +86,20 @@ pub enum Stage {
     Group,
     /// setuid.
     User,
+    /// Writing oom_score_adj.
+    OomScore,
+    /// setpriority.
+    Nice,
+    /// sched_setaffinity.
+    Cpus,
+    /// setrlimit, with the resource as its detail.
+    Limit,
+    /// capset, prctl.
+    Capabilities,
+    /// prctl.
+    NoNewPrivs,
+    /// landlock_create_ruleset, landlock_add_rule, landlock_restrict_self.
+    Landlock,
     /// chdir.
     Chdir,
     /// execve.
@@ -95,6 +116,13 @@ impl Stage {
             Self::Descriptors,
             Self::Group,
             Self::User,
+            Self::OomScore,
+            Self::Nice,
+            Self::Cpus,
+            Self::Limit,
+            Self::Capabilities,
+            Self::NoNewPrivs,
+            Self::Landlock,
             Self::Chdir,
             Self::Exec,
             Self::WindowsScript,
@@ -106,8 +134,59 @@ impl Stage {
 /// The byte that a process writes to its pipe just before it executes its program, which closes the pipe.
 pub const EXECUTING: u8 = 0xff;
 
-/// The length of the report of a failure: the stage, and errno.
-pub const REPORT_SIZE: usize = 5;
+/// What a process could not do before it executed its program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// The step.
+    pub stage: Stage,
+    /// Which of several like things it was; 0 if there is one.
+    pub detail: u8,
+    /// Why.
+    pub errno: Errno,
+}
+
+/// The length of the report of a failure: the stage, its detail, and errno.
+pub const REPORT_SIZE: usize = 6;
+
+impl Failure {
+    /// A failure without a detail.
+    pub fn new(stage: Stage, errno: Errno) -> Self {
+        Self {
+            stage,
+            detail: 0,
+            errno,
+        }
+    }
+
+    /// The failure of the last system call.
+    fn last(stage: Stage) -> Self {
+        Self::new(stage, Errno::last())
+    }
+
+    /// The report of it.
+    pub fn encode(self) -> [u8; REPORT_SIZE] {
+        let [a, b, c, d] = (self.errno as i32).to_ne_bytes();
+        [self.stage as u8, self.detail, a, b, c, d]
+    }
+
+    /// The failure in a report; `None` if it is none.
+    pub fn decode(report: &[u8]) -> Option<Self> {
+        let &[stage, detail, a, b, c, d] = report else {
+            return None;
+        };
+        Some(Self {
+            stage: Stage::from_byte(stage)?,
+            detail,
+            errno: Errno::from_raw(i32::from_ne_bytes([a, b, c, d])),
+        })
+    }
+
+    /// The limit that it is about.
+    pub fn resource(self) -> Option<Resource> {
+        let mut all = Resource::ALL.into_iter();
+        all.find(|resource| *resource as u8 == self.detail)
+    }
+}
 
 /// Forks and executes. Read the returned pipe with [`crate::launcher::progress::Launching`].
 ///
@@ -150,17 +229,13 @@ pub fn become_process(process: &Process, report: &OwnedFd, master: Pid) -> ! {
 }
 
 /// Reports a failure before [`become_process`] to the master, and ends this process.
-pub fn report_failure(report: &OwnedFd, stage: Stage, errno: i32) -> ! {
-    fail(report.as_raw_fd(), stage, errno)
+pub fn report_failure(report: &OwnedFd, failure: Failure) -> ! {
+    fail(report.as_raw_fd(), failure)
 }
 
 /// Reports a failure and ends the process, without the master's exit handlers.
-fn fail(report: RawFd, stage: Stage, errno: i32) -> ! {
-    let errno = errno.to_ne_bytes();
-    tell(
-        report,
-        &[stage as u8, errno[0], errno[1], errno[2], errno[3]],
-    );
+fn fail(report: RawFd, failure: Failure) -> ! {
+    tell(report, &failure.encode());
     // SAFETY: plain number.
     unsafe { libc::_exit(127) }
 }
@@ -188,6 +263,7 @@ fn write_decimal(to: &mut [u8], mut number: i32) {
 /// A process before it executes its program.
 struct Child<'a> {
     process: &'a Process<'a>,
+    rights: Preparation,
     args: Vec<*const libc::c_char>,
     /// With space for `LISTEN_PID`, before the null pointer.
     env: Vec<*const libc::c_char>,
@@ -208,6 +284,7 @@ impl<'a> Child<'a> {
         };
         Self {
             process,
+            rights: Preparation::new(&process.rights),
             args: pointers(&process.args, 1),
             env: pointers(&process.env, 2),
             listen_pid: *LISTEN_PID,
@@ -220,8 +297,8 @@ impl<'a> Child<'a> {
     fn run(mut self) -> ! {
         write_decimal(&mut self.listen_pid[LISTEN_PID_AT..], getpid().as_raw());
         self.env[self.process.env.len()] = self.listen_pid.as_ptr().cast();
-        let stage = match self.prepare() {
-            Err(stage) => stage,
+        let failure = match self.prepare() {
+            Err(failure) => failure,
             Ok(()) => {
                 tell(self.report, &[EXECUTING]);
                 if !self.process.ignores_orders {
@@ -239,15 +316,14 @@ impl<'a> Child<'a> {
                         self.env.as_ptr(),
                     )
                 };
-                Stage::Exec
+                Failure::last(Stage::Exec)
             }
         };
-        let errno = nix::errno::Errno::last_raw();
-        let stage = match (stage, errno) {
-            (Stage::Exec, libc::ENOENT) if self.is_windows_script() => Stage::WindowsScript,
-            _ => stage,
+        let stage = match (failure.stage, failure.errno) {
+            (Stage::Exec, Errno::ENOENT) if self.is_windows_script() => Stage::WindowsScript,
+            (stage, _) => stage,
         };
-        fail(self.report, stage, errno)
+        fail(self.report, Failure { stage, ..failure })
     }
 
     /// Whether the program is a script whose first line ends with a carriage return: the kernel takes that for a part of the name of
@@ -267,9 +343,13 @@ impl<'a> Child<'a> {
         first.starts_with(b"#!") && first.ends_with(b"\r")
     }
 
-    fn prepare(&mut self) -> Result<(), Stage> {
+    fn prepare(&mut self) -> Result<(), Failure> {
         self.session()?;
         self.descriptors()?;
+        self.rights.open()?;
+        let uid = self.process.user.map(|(uid, ..)| uid);
+        self.rights
+            .as_master(uid.unwrap_or_else(|| getuid().as_raw()))?;
         if let Some((uid, gid, groups)) = self.process.user {
             // SAFETY: the pointer and the length are of one slice.
             check(Stage::Group, unsafe {
@@ -288,18 +368,20 @@ impl<'a> Child<'a> {
         check(Stage::Chdir, unsafe {
             libc::chdir(self.process.chdir.as_ptr())
         })?;
+        self.rights.as_user()?;
         if let Some(signal) = self.process.on_parent_death {
             // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
-            nix::sys::prctl::set_pdeathsig(signal).map_err(|_| Stage::Session)?;
+            nix::sys::prctl::set_pdeathsig(signal)
+                .map_err(|error| Failure::new(Stage::Session, error))?;
             if nix::unistd::getppid() != self.master {
                 // SAFETY: plain number. No exit handler of the master runs.
                 unsafe { libc::_exit(127) };
             }
         }
-        Ok(())
+        self.rights.last()
     }
 
-    fn session(&self) -> Result<(), Stage> {
+    fn session(&self) -> Result<(), Failure> {
         // SAFETY: no arguments.
         check(Stage::Session, unsafe { libc::setsid() })?;
         // Ambient capabilities let the master bind a low port; the application must not inherit them: capabilities(7). On a
@@ -321,11 +403,11 @@ impl<'a> Child<'a> {
         set_dispositions(others, libc::SIG_DFL);
         SigSet::empty()
             .thread_set_mask()
-            .map_err(|_| Stage::Session)
+            .map_err(|error| Failure::new(Stage::Session, error))
     }
 
     /// Moves each descriptor to the number that the program expects, and marks all others as close-on-exec.
-    fn descriptors(&mut self) -> Result<(), Stage> {
+    fn descriptors(&mut self) -> Result<(), Failure> {
         let at = Stage::Descriptors;
         let fds = &self.process.fds;
         let free = FIRST_FD + fds.len() as RawFd;
@@ -380,6 +462,119 @@ fn set_dispositions(
     }
 }
 
+/// The version of Landlock that the kernel has; 0 if it has none: landlock_create_ruleset(2).
+pub fn landlock_version() -> u32 {
+    let only_version = 1;
+    // SAFETY: plain numbers; the call takes no rules with this flag.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<libc::c_void>(),
+            0,
+            only_version,
+        )
+    };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// Sets the nice value of this process.
+///
+/// # Errors
+/// It may not have this one.
+pub fn set_nice(nice: i32) -> nix::Result<()> {
+    // SAFETY: plain numbers.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+    Errno::result(result).map(drop)
+}
+
+/// The nice value of this process.
+pub fn nice() -> i32 {
+    // It cannot fail for this process.
+    // SAFETY: plain numbers.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// Capabilities of a process, as sets of bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CapabilitySets {
+    /// Those that count.
+    pub effective: u64,
+    /// Those that it may let count.
+    pub permitted: u64,
+    /// Those that it may pass on to the program that it executes.
+    pub inheritable: u64,
+}
+
+/// The head of capset(2) and capget(2): the version of the form that has two words for each set, and this process.
+const CAPABILITIES_OF_SELF: [u32; 2] = [0x2008_0522, 0];
+
+/// The capabilities of this process.
+///
+/// # Errors
+/// The kernel is older than this form.
+pub fn capabilities() -> nix::Result<CapabilitySets> {
+    let (mut head, mut words) = (CAPABILITIES_OF_SELF, [0_u32; 6]);
+    // SAFETY: the kernel writes the head, and two times three words.
+    let result = unsafe { libc::syscall(libc::SYS_capget, head.as_mut_ptr(), words.as_mut_ptr()) };
+    Errno::result(result)?;
+    let set = |at: usize| u64::from(words[at]) | u64::from(words[at + 3]) << 32;
+    Ok(CapabilitySets {
+        effective: set(0),
+        permitted: set(1),
+        inheritable: set(2),
+    })
+}
+
+/// Sets the capabilities of this process.
+///
+/// # Errors
+/// It has not all of them.
+pub fn set_capabilities(sets: CapabilitySets) -> nix::Result<()> {
+    let all = [sets.effective, sets.permitted, sets.inheritable];
+    let low = all.map(|set| set as u32);
+    let high = all.map(|set| (set >> 32) as u32);
+    let (mut head, words) = (CAPABILITIES_OF_SELF, [low, high]);
+    // SAFETY: the kernel reads the head, and two times three words.
+    let result = unsafe { libc::syscall(libc::SYS_capset, head.as_mut_ptr(), words.as_ptr()) };
+    Errno::result(result).map(drop)
+}
+
+/// Whether a program that this process executes can get this capability; `None` if the kernel does not know it.
+pub fn is_in_bounding_set(capability: u32) -> Option<bool> {
+    match prctl(libc::PR_CAPBSET_READ, capability.into(), 0) {
+        Ok(found) => Some(found == 1),
+        Err(_) => None,
+    }
+}
+
+/// Keeps this capability from all programs that this process executes.
+///
+/// # Errors
+/// It takes CAP_SETPCAP.
+pub fn drop_from_bounding_set(capability: u32) -> nix::Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
+}
+
+/// Passes this capability on to the programs that this process executes.
+///
+/// # Errors
+/// It is not permitted and inheritable.
+pub fn raise_ambient(capability: u32) -> nix::Result<()> {
+    let raise = libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong;
+    prctl(libc::PR_CAP_AMBIENT, raise, capability.into()).map(drop)
+}
+
+/// An operation on this process with two numbers.
+fn prctl(
+    operation: libc::c_int,
+    first: libc::c_ulong,
+    second: libc::c_ulong,
+) -> nix::Result<libc::c_int> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: plain numbers, for operations that take no pointer.
+    Errno::result(unsafe { libc::prctl(operation, first, second, none, none) })
+}
+
 /// Ignores [`ORDERS_TO_THE_MASTER`] from now on.
 pub fn ignore_orders() {
     set_dispositions(
@@ -388,8 +583,12 @@ pub fn ignore_orders() {
     );
 }
 
-fn check(stage: Stage, result: i32) -> Result<i32, Stage> {
-    if result < 0 { Err(stage) } else { Ok(result) }
+fn check(stage: Stage, result: i32) -> Result<i32, Failure> {
+    if result < 0 {
+        Err(Failure::last(stage))
+    } else {
+        Ok(result)
+    }
 }
 
 /// The number of connections that wait in the accept queue of a listener: tcp(7), `TCP_INFO`, where `tcpi_unacked` of a
@@ -441,7 +640,7 @@ pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> nix::Result<(usize, Opti
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: the kernel writes at most `iov_len` bytes to `bytes` and `msg_controllen` bytes to `room`.
     let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
-    let length = nix::errno::Errno::result(length)?;
+    let length = Errno::result(length)?;
     let has_credentials = message.msg_controllen > 0
         && room.header.cmsg_level == libc::SOL_SOCKET
         && room.header.cmsg_type == libc::SCM_CREDENTIALS;
@@ -496,7 +695,7 @@ pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
             size_of_val(&no) as libc::socklen_t,
         )
     };
-    nix::errno::Errno::result(result).map(drop)
+    Errno::result(result).map(drop)
 }
 
 /// A descriptor that becomes readable when a child ends: pidfd_open(2).
@@ -506,7 +705,7 @@ pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
 pub fn watch_process(child: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: plain numbers.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
-    let fd = nix::errno::Errno::result(result)?;
+    let fd = Errno::result(result)?;
     // SAFETY: the kernel has just opened it for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
@@ -527,7 +726,7 @@ pub fn signal_process(process: BorrowedFd, signal: Signal) -> nix::Result<()> {
             0,
         )
     };
-    nix::errno::Errno::result(result).map(drop)
+    Errno::result(result).map(drop)
 }
 
 /// The umask of this process. It is read without setting it, which umask(2) cannot: another thread may create a file meanwhile.
@@ -556,7 +755,7 @@ pub fn random() -> nix::Result<u64> {
     let length =
         unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
     // A read of up to 256 bytes is never partial: random(4).
-    nix::errno::Errno::result(length)?;
+    Errno::result(length)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
@@ -618,12 +817,12 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
         return Err(not_passed("it was adopted before"));
     }
     // SAFETY: plain numbers.
-    let flags = nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    let flags = Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(not_passed("it was opened by this program"));
     }
     // SAFETY: plain numbers.
-    nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     taken.insert(fd);
     // SAFETY: it is open, this program has not opened it, and nothing else in this program adopts it again.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -159,6 +159,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "paths",
             "pid_file",
             "private",
+            "privileges",
             "probe",
             "process",
             "rights",
@@ -175,7 +176,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "data_file" | "inspect" | "interpreter" | "loader" | "time_zone" => &["host"],
+                "data_file" | "inspect" | "interpreter" | "loader" | "privileges" | "time_zone" => {
+                    &["host"]
+                }
                 "installed" => &["host", "launch"],
                 "launch" => &[
                     "certificate_keeper",

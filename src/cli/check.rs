@@ -11,7 +11,7 @@ use super::loading::{self, Loaded};
 use super::{FAILED, OK, plain};
 use crate::effects::{inspect, temporary};
 use crate::logging;
-use crate::plan::{Launch, Plan};
+use crate::plan::{self, Launch, Plan, Rights};
 
 /// Runs Django's check. The module of the application chooses the settings, as in a worker.
 const SCRIPT: &str = "import os, sys
@@ -65,7 +65,7 @@ pub(super) fn run(plan: &Plan) -> (String, u8) {
         for doubt in loading::doubts(&one.settings, django) {
             warn(&format!("app={name} {doubt}"));
         }
-        if let Some(doubt) = descriptors(&one.settings) {
+        if let Some(doubt) = descriptors(&one.settings, &one.app.launch.rights) {
             warn(&format!("app={name} {doubt}"));
         }
         let Some(django) = django else {
@@ -166,12 +166,15 @@ fn capacity(one: &Loaded) -> String {
 }
 
 /// Whether a worker may have fewer descriptors open than it takes connections.
-fn descriptors(settings: &Settings) -> Option<String> {
-    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+fn descriptors(settings: &Settings, rights: &Rights) -> Option<String> {
+    let limit = match rights.limits.get(&plan::Resource::Nofile) {
+        Some((soft, _)) => (*soft)?,
+        None => getrlimit(Resource::RLIMIT_NOFILE).ok()?.0,
+    };
     let wanted = u64::from(settings.http.max_connections) + OTHER_DESCRIPTORS;
     (limit < wanted).then(|| {
         format!(
-            "a process may have {limit} descriptors open, fewer than `max_connections` needs, which is {} (raise the limit: LimitNOFILE= of systemd, ulimit -n; or lower max_connections)",
+            "a process may have {limit} descriptors open, fewer than `max_connections` needs, which is {} (raise the limit: `limits.nofile`, LimitNOFILE= of systemd, ulimit -n; or lower max_connections)",
             settings.http.max_connections
         )
     })

@@ -21,6 +21,7 @@ use super::layers::{Asked, Forwarded, Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
+use super::rights::{Capability, Cpus, Integer, Limit, Port};
 use super::route::{Answered, Redirected};
 use super::schedule::{Expression, Scheduled};
 use super::static_files::StaticFiles;
@@ -81,6 +82,8 @@ tables! {
         user: UserName = (none "the user of the master"), Reload;
         /// The primary group of the workers.
         group: GroupName = (none "the primary group of user, else the group of the master"), Reload;
+        /// Groups of the workers besides those that the system has for `user`.
+        groups: Vec<Spanned<GroupName>> = [], Reload;
         /// The file mode creation mask of the workers.
         umask: Mode = (none "the mask of the master"), Reload;
         /// Variables to add to the environment of the workers.
@@ -89,6 +92,24 @@ tables! {
         env_file: Vec<Spanned<PathBuf>> = [], Reload;
         /// Variables with the content of files: "credential:NAME" of the init system, or "file:PATH".
         secrets: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+
+        /// Whether the workers inherit no variables of the master but PATH, TZ and those of the language.
+        env_clear: bool = false, Reload;
+
+        /// Whether no program that the workers execute gives them more rights, as sudo or ping would.
+        no_new_privs: bool = true, Reload;
+        /// The capabilities that the workers have; all others are taken from them.
+        capabilities: Vec<Spanned<Capability>> = (none "all of the master if they run as root, else none"), Reload;
+        /// The resources that each process of the app may use.
+        limits: Limits = {}, Reload;
+        /// How soon the kernel ends a worker when memory runs out: the greater the number, the sooner.
+        oom_score_adj: Integer<-1000, 1000> = (none "that of the master"), Reload;
+        /// The nice value of the workers: the greater the number, the less CPU time they get beside others.
+        nice: Integer<-20, 19> = (none "that of the master"), Reload;
+        /// The CPUs that the workers run on, as numbers or ranges.
+        cpu_affinity: Vec<Cpus> = (none "those of the master"), Reload;
+        /// The files and TCP ports that the workers may reach.
+        landlock: Landlock = (none "all"), Reload;
 
         /// The file to which the standard output of the workers goes.
         stdout: PathBuf = (none "standard output of the master"), Reload;
@@ -232,6 +253,42 @@ tables! {
         timezone: String = (none "the time zone of the machine"), Reload;
         /// How long a run may take before it is told to end.
         timeout: Time = (none "none"), Reload;
+    }
+
+    /// `landlock`: what processes may reach.
+    table "app.NAME.landlock" Landlock {
+        /// The files and folders that may be read and executed, with all below them.
+        read: Vec<Spanned<PathBuf>> = (none "all"), Reload;
+        /// The files and folders that may be changed too.
+        write: Vec<Spanned<PathBuf>> = [], Reload;
+        /// The TCP ports that processes may connect to.
+        connect: Vec<Port> = (none "all"), Reload;
+        /// The TCP ports that processes may bind.
+        bind: Vec<Port> = (none "all"), Reload;
+        /// Whether it is an error if the kernel cannot restrict all of this.
+        required: bool = false, Reload;
+    }
+
+    /// `limits`: what a process may use, as in setrlimit(2).
+    table "app.NAME.limits" Limits {
+        /// The size of its address space.
+        address_space as "as": Limit = (none "that of the master"), Reload;
+        /// The size of a core file.
+        core: Limit = (none "that of the master"), Reload;
+        /// The CPU time that it uses, in seconds.
+        cpu: Limit = (none "that of the master"), Reload;
+        /// The size of its data.
+        data: Limit = (none "that of the master"), Reload;
+        /// The size of a file that it writes.
+        fsize: Limit = (none "that of the master"), Reload;
+        /// The memory that it keeps from being swapped out.
+        memlock: Limit = (none "that of the master"), Reload;
+        /// The number of descriptors that it has open.
+        nofile: Limit = (none "that of the master"), Reload;
+        /// The number of processes and threads of its user.
+        nproc: Limit = (none "that of the master"), Reload;
+        /// The size of its stack.
+        stack: Limit = (none "that of the master"), Reload;
     }
 
     /// `log_rotate`: when to continue in a new log file.

@@ -33,7 +33,8 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+/// Parses a size. It must have a unit and be more than zero.
+pub(super) fn size(text: &str) -> Result<u64, String> {
     if text.trim_end().ends_with(|c: char| c.is_ascii_digit()) {
         return Err(format!(
             "\"{text}\" has no unit (write for example \"{text}KiB\" or \"{text}MiB\")"

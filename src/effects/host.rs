@@ -11,13 +11,14 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::{data_file, inspect, installed, interpreter, loader, time_zone};
+use super::{data_file, inspect, installed, interpreter, loader, privileges, time_zone};
 use preforkd_worker::acme::Seen;
 use preforkd_worker::inspection::Inspection;
 
 use crate::parts::{self, Part};
-use crate::plan::{Credentials, FileState, Host, Launch, User};
+use crate::plan::{Credentials, FileState, Host, Launch, Privileges, User};
 use crate::schedule::Zone;
+use crate::sys;
 
 /// The most time that an application has to tell what it is: less than the check of a configuration may take as a whole.
 const INSPECTION: Duration = Duration::from_secs(40);
@@ -195,6 +196,14 @@ impl Host for ThisHost {
 
     fn time_zone(&self, name: Option<&str>) -> Result<Zone, String> {
         time_zone::find(name)
+    }
+
+    fn privileges(&self) -> Privileges {
+        privileges::own()
+    }
+
+    fn landlock(&self) -> u32 {
+        sys::landlock_version()
     }
 
     fn cpus(&self) -> u32 {

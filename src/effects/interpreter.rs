@@ -22,7 +22,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::launcher::progress::{Attempts, Launching, Progress};
-use crate::plan::Launch;
+use crate::plan::{Launch, variables};
 use crate::sys::{self, Process};
 
 /// The time a script has to answer.
@@ -133,9 +133,10 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
             c"-c".to_owned(),
             c"import sys; print(sys.executable)".to_owned(),
         ],
-        env: environment(std::env::vars_os(), &launch.env)?,
+        env: environment(std::env::vars_os(), launch)?,
         chdir: c_string(launch.chdir.clone().into())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
+        rights: launch.rights.clone(),
         umask: launch.umask,
         on_parent_death: Some(Signal::SIGKILL),
         // The configuration would be refused if one of them ended it.
@@ -152,16 +153,20 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
 
 fn environment(
     own: impl Iterator<Item = (OsString, OsString)>,
-    app: &BTreeMap<String, String>,
+    launch: &Launch,
 ) -> io::Result<Vec<CString>> {
     let of_use = |key: &OsStr| {
-        VARIABLES.iter().any(|name| key == *name)
-            || PREFIXES
-                .iter()
-                .any(|prefix| key.as_encoded_bytes().starts_with(prefix.as_bytes()))
+        let starts = |prefix: &&str| key.as_encoded_bytes().starts_with(prefix.as_bytes());
+        let is_known = VARIABLES.iter().any(|name| key == *name) || PREFIXES.iter().any(starts);
+        is_known && (!launch.env_clear || variables::is_always_passed(key))
     };
     let mut variables: BTreeMap<OsString, OsString> = own.filter(|(key, _)| of_use(key)).collect();
-    variables.extend(app.iter().map(|(key, value)| (key.into(), value.into())));
+    variables.extend(
+        launch
+            .env
+            .iter()
+            .map(|(key, value)| (key.into(), value.into())),
+    );
     variables
         .into_iter()
         .map(|(mut assignment, value)| {
@@ -238,6 +243,7 @@ fn c_string(text: OsString) -> io::Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Rights;
     use crate::programs::write_script;
 
     fn launch(folder: &Path) -> Launch {
@@ -247,6 +253,8 @@ mod tests {
             env: [("SAID".to_owned(), "by the app".to_owned())].into(),
             chdir: folder.to_owned(),
             user: None,
+            rights: Rights::default(),
+            env_clear: false,
             umask: None,
             settings: None,
         }
@@ -300,11 +308,15 @@ mod tests {
             ("HOME", "/root"),
         ];
         let own = own.map(|(key, value)| (key.into(), value.into()));
-        let app = [("HOME".to_owned(), "/srv".to_owned())].into();
-        let passed = environment(own.into_iter(), &app).expect("no NUL");
+        let mut launch = launch(Path::new("/"));
+        launch.env = [("HOME".to_owned(), "/srv".to_owned())].into();
+        let passed = environment(own.clone().into_iter(), &launch).expect("no NUL");
         assert_eq!(
             passed,
             [c"HOME=/srv", c"PATH=/bin", c"PYENV_ROOT=/p"].map(CString::from)
         );
+        launch.env_clear = true;
+        let passed = environment(own.into_iter(), &launch).expect("no NUL");
+        assert_eq!(passed, [c"HOME=/srv", c"PATH=/bin"].map(CString::from));
     }
 }

@@ -14,7 +14,7 @@ use preforkd_worker::{contract, env, version};
 use super::installed;
 use super::spawn::spawn;
 use crate::launcher::progress::Launching;
-use crate::plan::{self, Launch, variables};
+use crate::plan::{self, Launch, Rights, variables};
 use crate::sys::Process;
 
 /// The parts of the worker contract for one process.
@@ -168,9 +168,10 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
             .iter()
             .map(|arg| c_string(arg.into()))
             .collect::<io::Result<_>>()?,
-        env: environment(variables)?,
+        env: environment(variables, launch.env_clear)?,
         chdir: c_string(launch.chdir.clone().into_os_string())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
+        rights: launch.rights.clone(),
         umask: launch.umask,
         on_parent_death: Some(contract.on_master_death),
         ignores_orders: contract.is_ours,
@@ -215,9 +216,10 @@ fn helper(
         // This path works even after the file was replaced.
         program: c"/proc/self/exe".to_owned(),
         args: args.map(c_string).collect::<io::Result<_>>()?,
-        env: environment(BTreeMap::new())?,
+        env: environment(BTreeMap::new(), false)?,
         chdir: c"/".to_owned(),
         user: None,
+        rights: Rights::default(),
         umask: None,
         on_parent_death,
         ignores_orders: true,
@@ -229,12 +231,15 @@ fn helper(
     Ok(pid)
 }
 
-/// These variables, and those of the master that are not among them.
-fn environment(variables: BTreeMap<OsString, OsString>) -> io::Result<Vec<CString>> {
+/// These variables, and those of the master that are not among them, or the few of them that a process needs in any case.
+fn environment(
+    variables: BTreeMap<OsString, OsString>,
+    only_few: bool,
+) -> io::Result<Vec<CString>> {
     let mut all: Vec<CString> = INHERITED.with(|inherited| {
-        let others = inherited
-            .iter()
-            .filter(|(key, _)| !variables.contains_key(key));
+        let others = inherited.iter().filter(|(key, _)| {
+            !variables.contains_key(key) && (!only_few || variables::is_always_passed(key))
+        });
         others.map(|(_, passed)| passed.clone()).collect()
     });
     for (key, value) in variables {

@@ -11,7 +11,7 @@ use preforkd_worker::metrics::orders::COMMAND;
 
 use super::spawn::spawn;
 use crate::launcher::progress::Launching;
-use crate::plan::Metrics;
+use crate::plan::{Metrics, Rights};
 use crate::sys::Process;
 
 /// Starts it with these descriptors. It has no environment, and ends with the master.
@@ -26,6 +26,7 @@ pub fn start(wanted: &Metrics, fds: Vec<BorrowedFd>) -> io::Result<(Pid, Launchi
         env: Vec::new(),
         chdir: c"/".to_owned(),
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
+        rights: Rights::default(),
         umask: None,
         on_parent_death: Some(Signal::SIGTERM),
         ignores_orders: true,

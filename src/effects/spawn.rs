@@ -38,6 +38,7 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
         user: process
             .user
             .map(|(uid, gid, groups)| (uid, gid, groups.to_vec())),
+        rights: process.rights,
         umask: process.umask,
         ignores_orders: process.ignores_orders,
         streams: streams.map(|stream| stream.is_some()),

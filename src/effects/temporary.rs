@@ -16,7 +16,8 @@ use crate::plan::{Credentials, Launch};
 /// environment.
 pub fn complaint(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let folder = launch.env.get("TMPDIR").cloned();
-    let folder = folder.or_else(|| variable("TMPDIR"));
+    let inherited = || variable("TMPDIR").filter(|_| !launch.env_clear);
+    let folder = folder.or_else(inherited);
     let folder = PathBuf::from(folder.unwrap_or_else(|| "/tmp".into()));
     let reason = try_file(&launch.chdir.join(&folder), launch.user.as_ref()).err()?;
     let user = match (&launch.user, launch.env.get("USER")) {
@@ -51,6 +52,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
+    use crate::plan::Rights;
 
     fn launch(env: &[(&str, &str)], chdir: &Path, user: Option<(u32, u32)>) -> Launch {
         let env = env.iter().map(|(name, value)| (*name, *value));
@@ -66,6 +68,8 @@ mod tests {
                 gid,
                 groups: vec![gid],
             }),
+            rights: Rights::default(),
+            env_clear: false,
             umask: None,
             settings: None,
         }

@@ -9,7 +9,8 @@ use nix::errno::Errno;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, read};
 
-use crate::sys::{EXECUTING, Process, REPORT_SIZE, Stage};
+use crate::plan::Resource;
+use crate::sys::{EXECUTING, Failure, Process, REPORT_SIZE, Stage};
 
 /// The progress of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,11 +76,10 @@ impl Launching {
             }
             return match rest {
                 [] if self.executing && self.is_alive() => Progress::Executed,
-                &[stage, a, b, c, d] => {
-                    let reason = Errno::from_raw(i32::from_ne_bytes([a, b, c, d]));
-                    Progress::Failed(self.attempts.failed(Stage::from_byte(stage), reason))
-                }
-                _ => Progress::Ended,
+                report => match Failure::decode(report) {
+                    Some(failure) => Progress::Failed(self.attempts.failed(failure)),
+                    None => Progress::Ended,
+                },
             };
         }
     }
@@ -117,41 +117,86 @@ impl Attempts {
         }
     }
 
-    fn failed(&self, stage: Option<Stage>, reason: Errno) -> String {
+    fn failed(&self, failure: Failure) -> String {
+        let (stage, reason) = (failure.stage, failure.errno);
         let user = match (self.uid, &self.user) {
             (None, _) => "the master's user".to_owned(),
             (Some(uid), None) => format!("user {uid}"),
             (Some(uid), Some(name)) => format!("user {name} ({uid})"),
         };
         let what = match stage {
-            Some(Stage::Session) => "create a session".to_owned(),
-            Some(Stage::Descriptors) => "pass the descriptors".to_owned(),
-            Some(Stage::Group) => format!("take the groups of {user}"),
-            Some(Stage::User) => format!("become {user}"),
-            Some(Stage::Chdir) => format!("change to the directory {} as {user}", self.chdir),
-            Some(Stage::Exec | Stage::WindowsScript) | None => {
+            Stage::Session => "create a session".to_owned(),
+            Stage::Descriptors => "pass the descriptors".to_owned(),
+            Stage::Group => format!("take the groups of {user}"),
+            Stage::User => format!("become {user}"),
+            Stage::OomScore => "set `oom_score_adj`".to_owned(),
+            Stage::Nice => "set `nice`".to_owned(),
+            Stage::Cpus => "set `cpu_affinity`".to_owned(),
+            Stage::Limit => {
+                let key = failure.resource().map_or("?", Resource::key);
+                format!("set `limits.{key}`")
+            }
+            Stage::Capabilities => format!("set `capabilities` as {user}"),
+            Stage::Landlock => "apply `landlock`".to_owned(),
+            Stage::NoNewPrivs => "set `no_new_privs`".to_owned(),
+            Stage::Chdir => format!("change to the directory {} as {user}", self.chdir),
+            Stage::Exec | Stage::WindowsScript => {
                 format!("execute {} as {user}", self.program)
             }
         };
-        let hint = match (stage, reason) {
-            (Some(Stage::Chdir), Errno::EACCES) => {
-                " (the user needs permission to enter it and each folder above it)"
-            }
-            (Some(Stage::Exec) | None, Errno::EACCES) => {
-                " (the user needs permission to execute it and to enter each folder above it, and its file system must allow to execute files)"
-            }
-            (Some(Stage::Exec) | None, Errno::ENOENT) => {
-                " (it, the program that its first line names, or its loader is missing)"
-            }
-            (Some(Stage::WindowsScript), _) => {
-                " (its first line ends with a carriage return, as in files of Windows, which the system takes for a part of the name of the interpreter: convert its line ends, for example with dos2unix)"
-            }
-            (Some(Stage::Exec) | None, Errno::ENOEXEC) => {
-                " (it is no program for this machine, nor a script that begins with \"#!\")"
-            }
-            _ => "",
-        };
-        format!("cannot {what}: {}{hint}", reason.desc())
+        format!("cannot {what}: {}{}", reason.desc(), hint(failure))
+    }
+}
+
+/// What to do about a failure.
+fn hint(failure: Failure) -> &'static str {
+    match (failure.stage, failure.errno) {
+        (Stage::Chdir, Errno::EACCES) => {
+            " (the user needs permission to enter it and each folder above it)"
+        }
+        (Stage::OomScore, Errno::EACCES | Errno::EPERM) => {
+            " (only a master with CAP_SYS_RESOURCE can set it below its own: write a greater number, or set OOMScoreAdjust= of the unit)"
+        }
+        (Stage::Nice, Errno::EACCES | Errno::EPERM) => {
+            " (only a master with CAP_SYS_NICE can set it below its own, and none if SystemCallFilter= of the unit forbids it: write a greater number, or change the unit)"
+        }
+        (Stage::Cpus, Errno::EINVAL) => {
+            " (the machine has none of these CPUs, or the service may use none of them: compare with Cpus_allowed_list in /proc/self/status)"
+        }
+        (Stage::Cpus, Errno::EPERM) => {
+            " (SystemCallFilter= of the unit forbids it: allow sched_setaffinity)"
+        }
+        (Stage::Limit, Errno::EPERM) if failure.resource() == Some(Resource::Nofile) => {
+            " (only a master with CAP_SYS_RESOURCE can raise a hard limit, and none can raise it above the sysctl fs.nr_open: write less, or raise the limit of the master)"
+        }
+        (Stage::Limit, Errno::EPERM) => {
+            " (only a master with CAP_SYS_RESOURCE can raise a hard limit: write less, or raise the limit of the master)"
+        }
+        (Stage::Capabilities, Errno::EPERM) => {
+            " (the master does not have one that is to be kept, or lacks CAP_SETPCAP, by which root can give up the others: compare with CapabilityBoundingSet= and SystemCallFilter= of the unit)"
+        }
+        (Stage::Landlock, Errno::ENOENT) => {
+            " (a path in `landlock.read` or `landlock.write` does not exist any more)"
+        }
+        (Stage::Exec, Errno::EACCES) => {
+            " (the user needs permission to execute it and to enter each folder above it, and its file system must allow to execute files; with `landlock`, what it needs must be in `read`)"
+        }
+        (Stage::Exec, Errno::ENOENT) => {
+            " (it, the program that its first line names, or its loader is missing)"
+        }
+        (Stage::Exec, Errno::EAGAIN) => {
+            " (the user has as many processes and threads as its limit allows, and all of them count: raise `limits.nproc`)"
+        }
+        (Stage::Exec, Errno::ENOMEM) => {
+            " (the program needs more than `limits` or the machine has: raise `limits.as`, `limits.data` or `limits.stack`)"
+        }
+        (Stage::WindowsScript, _) => {
+            " (its first line ends with a carriage return, as in files of Windows, which the system takes for a part of the name of the interpreter: convert its line ends, for example with dos2unix)"
+        }
+        (Stage::Exec, Errno::ENOEXEC) => {
+            " (it is no program for this machine, nor a script that begins with \"#!\")"
+        }
+        _ => "",
     }
 }
 
@@ -166,6 +211,7 @@ mod tests {
     use nix::unistd::{getpid, pipe2, write};
 
     use super::*;
+    use crate::plan::Rights;
     use crate::programs::write_script;
     use crate::sys;
 
@@ -177,6 +223,7 @@ mod tests {
             env: Vec::new(),
             chdir: CString::new(chdir).expect("no NUL"),
             user: None,
+            rights: Rights::default(),
             umask: None,
             on_parent_death: Some(Signal::SIGTERM),
             ignores_orders: false,
@@ -279,11 +326,11 @@ mod tests {
                 (Errno::ENOEXEC, ": Exec format error (it is no program"),
                 (Errno::EIO, ": I/O error"),
             ] {
-                let message = attempts.failed(Some(Stage::Exec), reason);
+                let message = attempts.failed(Failure::new(Stage::Exec, reason));
                 let expected = format!("cannot execute /srv/python {shown}{hint}");
                 assert!(message.starts_with(&expected), "{message}");
             }
-            let message = attempts.failed(Some(Stage::Chdir), Errno::EACCES);
+            let message = attempts.failed(Failure::new(Stage::Chdir, Errno::EACCES));
             let expected =
                 format!("cannot change to the directory /srv {shown}: Permission denied (");
             assert!(message.starts_with(&expected), "{message}");
@@ -311,9 +358,10 @@ mod tests {
         assert_eq!(progress, Progress::Executed);
         assert_eq!(reported(running, &[]), Progress::Ended);
         assert_eq!(reported(running, &[&[EXECUTING]]), Progress::Executed);
-        let failure = [&[Stage::Exec as u8][..], &13i32.to_ne_bytes()].concat();
+        let failure = Failure::new(Stage::Exec, Errno::EACCES);
         let attempts = Attempts::of(&process("/bin/x", "/"));
-        let failed = Progress::Failed(attempts.failed(Some(Stage::Exec), Errno::EACCES));
+        let failed = Progress::Failed(attempts.failed(failure));
+        let failure = failure.encode();
         assert_eq!(reported(running, &[&[EXECUTING], &failure]), failed);
         assert_eq!(reported(running, &[&failure]), failed);
         let both = [&[EXECUTING], &failure[..]].concat();

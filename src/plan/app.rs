@@ -11,7 +11,7 @@ use preforkd_worker::env;
 use preforkd_worker::front::{Outline, Speech};
 use serde::{Deserialize, Serialize};
 
-use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, lossless};
+use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, Rights, lossless};
 use crate::config::{Address, Stdin, StopSignal};
 #[cfg(test)]
 use crate::supervisor::Restart;
@@ -150,6 +150,8 @@ impl App {
                 env: BTreeMap::new(),
                 chdir: "/".into(),
                 user: None,
+                rights: Rights::default(),
+                env_clear: false,
                 umask: None,
                 settings: None,
             },
@@ -272,6 +274,10 @@ pub struct Launch {
     pub chdir: PathBuf,
     /// The user it runs as; the master's if `None`.
     pub user: Option<Credentials>,
+    /// What it may do, and how much.
+    pub rights: Rights,
+    /// Whether it gets but few of the variables of the master.
+    pub env_clear: bool,
     /// The file mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
     /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable.

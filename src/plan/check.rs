@@ -104,6 +104,7 @@ impl Draft<'_> {
                 let mut launch = self.step(launch);
                 launch.args = command.to_vec();
                 launch.program = self.find(command, "reload.check.command", &launch)?;
+                launch.reach_program();
                 if !has_address {
                     launch.without_address();
                 }

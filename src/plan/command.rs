@@ -119,6 +119,7 @@ impl Draft<'_> {
         step.without_address();
         step.args = before.to_vec();
         step.program = self.find(before, "reload.before", &step)?;
+        step.reach_program();
         Ok(Some(step))
     }
 

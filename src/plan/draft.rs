@@ -38,7 +38,10 @@ impl Draft<'_> {
         }
         let own_address = self.own_address(&env)?;
         let sockets = self.sockets(listeners, own_address.is_some(), &mut notices)?;
+        let mut warnings = Vec::new();
         let mut launch = Launch {
+            rights: self.rights(user.as_ref(), &mut warnings)?,
+            env_clear: *self.written.env_clear,
             program: PathBuf::new(),
             args: Vec::new(),
             env,
@@ -47,7 +50,6 @@ impl Draft<'_> {
             umask: self.written.umask.as_ref().map(|mask| mask.0),
             settings: None,
         };
-        let mut warnings = Vec::new();
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
             (Some(wsgi), None) => (
                 self.wsgi(wsgi, &sockets, &mut launch, &mut warnings)?,
@@ -75,6 +77,7 @@ impl Draft<'_> {
                 )));
             }
         };
+        launch.rights.landlock = self.landlock(&launch, own_address.as_ref(), &mut warnings)?;
         let check = self.check(&launch, own_address.is_some())?;
         let has_listener = !sockets.is_empty();
         let mut policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;

@@ -7,7 +7,7 @@ use preforkd_worker::acme::Seen;
 use preforkd_worker::inspection::Inspection;
 use serde::{Deserialize, Serialize};
 
-use super::{Credentials, Launch, lossless};
+use super::{Credentials, Launch, Privileges, lossless};
 use crate::schedule::Zone;
 
 /// A user of the host.
@@ -83,6 +83,10 @@ pub trait Host {
     /// # Errors
     /// There is none, or its data cannot be read.
     fn time_zone(&self, name: Option<&str>) -> Result<Zone, String>;
+    /// What the master may give to its workers, as far as this process has the same rights.
+    fn privileges(&self) -> Privileges;
+    /// The version of Landlock of the kernel; 0 if it has none.
+    fn landlock(&self) -> u32;
     /// The number of CPUs that this process may use.
     fn cpus(&self) -> u32;
     /// The interpreter behind `path`, which may be a wrapper script. The script runs as the user of `launch`, in its folder and

@@ -1,4 +1,4 @@
-//! `user` and `group`: the user that workers run as.
+//! `user`, `group` and `groups`: the user that workers run as.
 
 use super::{Credentials, Draft, Host};
 use crate::config::{GroupName, Place, Value};
@@ -9,6 +9,45 @@ pub(super) type Login = Vec<(&'static str, String)>;
 impl Draft<'_> {
     /// The user that the workers run as, and the variables that a login sets.
     pub(super) fn user(&self) -> Result<(Option<Credentials>, Login), Place> {
+        let (found, login) = self.user_without_more_groups()?;
+        let more = self.groups()?;
+        if more.is_empty() {
+            return Ok((found, login));
+        }
+        let own = self.host.own_ids();
+        let mut found = found.unwrap_or(Credentials {
+            uid: own.0,
+            gid: own.1,
+            groups: vec![own.1],
+        });
+        for gid in more {
+            if !found.groups.contains(&gid) {
+                found.groups.push(gid);
+            }
+        }
+        Ok((Some(found), login))
+    }
+
+    /// `groups`.
+    fn groups(&self) -> Result<Vec<u32>, Place> {
+        let mut found = Vec::new();
+        for name in self.written.groups.iter() {
+            let place = name.span();
+            if self.host.own_ids().0 != 0 {
+                return Err(Place::at(
+                    place,
+                    "groups: only a master that runs as root can give workers further groups (start preforkd as root, or set SupplementaryGroups= of the unit and remove the key)",
+                ));
+            }
+            match self.host.group(&name.get_ref().0) {
+                Some(gid) => found.push(gid),
+                None => self.lacks(Place::at(place, no_group("groups", &name.get_ref().0)), ())?,
+            }
+        }
+        Ok(found)
+    }
+
+    fn user_without_more_groups(&self) -> Result<(Option<Credentials>, Login), Place> {
         let mut login = Login::new();
         let group = &self.written.group;
         let gid = group
@@ -70,12 +109,11 @@ impl Draft<'_> {
 /// The id of a group.
 pub(super) fn group(key: &str, name: &Value<GroupName>, host: &dyn Host) -> Result<u32, Place> {
     let group = host.group(&name.0);
-    group.ok_or_else(|| {
-        name.wrong(format!(
-            "{key}: there is no group \"{}\" on this host (create it first)",
-            name.0
-        ))
-    })
+    group.ok_or_else(|| name.wrong(no_group(key, &name.0)))
+}
+
+fn no_group(key: &str, name: &str) -> String {
+    format!("{key}: there is no group \"{name}\" on this host (create it first)")
 }
 
 pub(super) fn no_user(key: &str, name: &str) -> String {

@@ -18,7 +18,7 @@ impl Draft<'_> {
         let from_platform = self.concurrency(notices)?.map(Workers::Number);
         let workers = match from_platform.as_ref().unwrap_or(&app.workers) {
             Workers::Number(number) => *number,
-            Workers::Auto => self.host.cpus(),
+            Workers::Auto => self.cpus(),
             Workers::Range(range) => range.min.0.max(1),
         };
         let range = self.range(has_listener)?;

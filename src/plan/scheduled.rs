@@ -9,7 +9,7 @@ use crate::config::{Key, Place, Schedule, Workers};
 use crate::schedule::{Times, Zone};
 
 /// The keys of an app that has a schedule.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 28] = [
     "command",
     "enabled",
     "required",
@@ -17,10 +17,19 @@ const KEYS: [&str; 19] = [
     "chdir",
     "user",
     "group",
+    "groups",
     "umask",
     "env",
     "env_file",
     "secrets",
+    "env_clear",
+    "no_new_privs",
+    "capabilities",
+    "limits",
+    "oom_score_adj",
+    "nice",
+    "cpu_affinity",
+    "landlock",
     "stdout",
     "stderr",
     "prefix_output",

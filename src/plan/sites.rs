@@ -17,7 +17,8 @@ use super::sockets;
 use super::static_files::DENIED;
 use super::upstreams::Reached;
 use super::{
-    App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Secret, Stop, is_app_name,
+    App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Rights, Secret, Stop,
+    is_app_name,
 };
 use crate::config::{Address, Config, Place, Sources, Stdin};
 use crate::supervisor::Readiness;
@@ -246,6 +247,8 @@ impl Draft<'_> {
             env: login.chain([kind]).collect(),
             chdir: PathBuf::from("/"),
             user,
+            rights: Rights::default(),
+            env_clear: false,
             umask: None,
             settings: None,
         })

@@ -13,6 +13,7 @@ use crate::schedule::Zone;
 mod keys;
 mod platform;
 mod proxies;
+mod rights;
 mod scheduled;
 mod sites;
 mod tasks;
@@ -24,6 +25,7 @@ struct Invented {
     variables: &'static [(&'static str, &'static str)],
     /// The virtual environment of preforkd.
     environment: Option<&'static str>,
+    landlock: u32,
 }
 
 const FILES: [&str; 12] = [
@@ -155,6 +157,21 @@ impl Host for Invented {
             Some(name) => Err(format!("there is no time zone \"{name}\"")),
         }
     }
+    fn privileges(&self) -> Privileges {
+        Privileges {
+            capabilities: if self.ids.0 == 0 {
+                (1 << 41) - 1
+            } else {
+                1 << 10
+            },
+            hard_limits: [(Resource::Nofile, 4096)].into(),
+            nice: if self.ids.0 == 0 { -20 } else { 0 },
+            oom_score_adj: 100,
+        }
+    }
+    fn landlock(&self) -> u32 {
+        self.landlock
+    }
     fn cpus(&self) -> u32 {
         6
     }
@@ -245,6 +262,7 @@ fn plan_with(
         ids,
         variables,
         environment: None,
+        landlock: 7,
     };
     let plan = Plan::parse(text, Path::new("/srv/app.toml"), &host);
     plan.map_err(|error| error.one_line().replacen("/srv/", "", 1))
@@ -293,6 +311,7 @@ fn the_interpreter_is_the_first_that_applies() {
             ids: (0, 0),
             variables,
             environment,
+            landlock: 7,
         };
         let text = format!("[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n{written}");
         let plan = Plan::parse(&text, Path::new("/srv/app.toml"), &host).expect("a good one");
@@ -331,6 +350,7 @@ fn an_environment_that_cannot_have_the_packages_of_the_project_is_refused() {
             ids: (0, 0),
             variables,
             environment,
+            landlock: 7,
         };
         let text = format!("[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n{written}");
         let plan = Plan::parse(&text, Path::new("/srv/app.toml"), &host);
@@ -817,6 +837,7 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
         ids: (0, 0),
         variables: &[],
         environment: None,
+        landlock: 7,
     };
     let find = |text: &str| {
         let places = control::Places::find(text, Path::new("/srv/app.toml"), &host);
@@ -866,6 +887,7 @@ fn without_a_place_the_control_socket_has_a_name_that_follows_from_the_file() {
             ids,
             variables,
             environment: None,
+            landlock: 7,
         };
         let plan = Plan::parse("[app.q]\ncommand = ['celery']", Path::new(file), &host);
         let usual = plan.expect("fine").usual_control;

@@ -43,6 +43,14 @@ pub fn is_private(name: &OsStr) -> bool {
     PRIVATE.iter().chain(&env::PRIVATE).any(|own| name == *own)
 }
 
+/// The variables that a process gets of the master also if it gets no others: what it cannot do without, and how it writes to people.
+const ALWAYS: [&str; 4] = ["PATH", "LANG", "LANGUAGE", "TZ"];
+
+/// Whether a process gets this variable of the master in any case.
+pub fn is_always_passed(name: &OsStr) -> bool {
+    ALWAYS.iter().any(|known| name == *known) || name.as_encoded_bytes().starts_with(b"LC_")
+}
+
 /// A variable of the environment in which the master was started, for a reference in the configuration. A reload finds the same
 /// values as the start, so what is not passed on to the process that checks the configuration cannot be used at all.
 pub(super) fn look_up(host: &dyn Host, name: &str) -> Result<Option<String>, String> {

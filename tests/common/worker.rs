@@ -234,6 +234,17 @@ fn start_deaf(how: &str) -> std::process::Child {
     child
 }
 
+/// Runs a shell with what follows the first word of the line, and tells what it has written, in one line.
+fn run(line: &str) -> String {
+    let (_, script) = line.trim().split_once(' ').expect("a script");
+    let ran = Command::new("/bin/sh").args(["-c", script]).output();
+    let ran = match ran {
+        Ok(ran) => [ran.stdout, ran.stderr].concat(),
+        Err(error) => error.to_string().into_bytes(),
+    };
+    String::from_utf8_lossy(&ran).trim().replace('\n', ";")
+}
+
 /// One line in, one line out.
 fn answer(mut stream: File) {
     let mut line = String::new();
@@ -269,6 +280,11 @@ fn answer(mut stream: File) {
             format!("{value:?}")
         }
         ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        ["sh", ..] => run(&line),
+        ["connect", port] => std::net::TcpStream::connect(format!("127.0.0.1:{port}"))
+            .map_or_else(|error| error.to_string(), |_| "connected".into()),
+        ["bind", port] => std::net::TcpListener::bind(format!("127.0.0.1:{port}"))
+            .map_or_else(|error| error.to_string(), |_| "bound".into()),
         ["start", how] => start_deaf(how).id().to_string(),
         ["socket", number] => {
             let number = number.parse().expect("a descriptor");

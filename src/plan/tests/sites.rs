@@ -565,6 +565,7 @@ fn the_sockets_of_two_masters_differ() {
             ids,
             variables: &[],
             environment: None,
+            landlock: 7,
         };
         let plan = Plan::parse(text, Path::new(file), &host).expect("fine");
         plan.apps["web"].sockets[0].1.to_string()
