@@ -8,6 +8,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::message::response::Response;
+use crate::message::slice::Slice;
 use crate::net::descriptors::Own;
 
 /// What became of what was handed over.
@@ -33,14 +34,38 @@ pub(crate) trait Outlet: Any + Send {
     fn alive(&mut self) -> Sent;
 }
 
+/// Where the bytes of a file come from.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    File(Arc<Own<File>>),
+    /// It is in memory, whole.
+    Memory(Arc<[u8]>),
+}
+
 /// A part of a file that the server sends itself.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub file: Arc<Own<File>>,
+    pub source: Source,
     pub offset: u64,
     pub length: u64,
     /// What follows, from the same file.
     pub then: VecDeque<Piece>,
+}
+
+impl Part {
+    /// What is left of it up to the next text, if it is in memory.
+    pub fn slice(&self) -> Option<Slice> {
+        match &self.source {
+            Source::File(_) => None,
+            Source::Memory(bytes) => Some(Slice::new(bytes.clone(), self.offset, self.length)),
+        }
+    }
+
+    /// So many bytes of it were sent.
+    pub fn sent(&mut self, length: u64) {
+        self.offset += length;
+        self.length -= length;
+    }
 }
 
 /// A text and another part of the file after it.
@@ -117,7 +142,7 @@ impl Exchange {
     pub fn send_file(&mut self, file: File, offset: u64, length: u64) {
         let length = self.response.pass(length);
         self.part = Some(Box::new(Part {
-            file: Arc::new(file.into()),
+            source: Source::File(Arc::new(file.into())),
             offset,
             length,
             then: VecDeque::new(),

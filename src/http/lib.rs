@@ -24,6 +24,7 @@ pub use message::facts::{ClientCertificate, Facts, Note, Tls};
 pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
 pub use message::response::{Piece, Response, phrase};
+pub use message::slice::Slice;
 pub use message::temporary::try_temporary_file;
 pub use net::multiplex::{Multiplex, Opening, Single, Step as MultiplexStep};
 pub use net::plain::Plain;

@@ -9,5 +9,6 @@ pub(crate) mod facts;
 pub(crate) mod head;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod slice;
 pub(crate) mod spool;
 pub(crate) mod temporary;

@@ -1,4 +1,5 @@
-"""Pages as a browser shows them: a new project that `preforkd init` has configured, and the demo site, directly and as a site with TLS and HTTP/2."""
+"""Pages as a browser shows them: a new project that `preforkd init` has configured, and the demo site, directly and as a site with TLS and HTTP/2.
+A browser is a large program that is slow on a busy machine: PREFORKD_BROWSER=1 asks for these tests."""
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ app    = "{app}"
 UNSTYLED = "rgba(0, 0, 0, 0)"
 
 
+@unittest.skipUnless(os.environ.get("PREFORKD_BROWSER"), "PREFORKD_BROWSER is not set")
 @unittest.skipUnless(chromium.PROGRAM, "left out: no chromium (apt-get install chromium)")
 class Pages(unittest.TestCase):
     @classmethod

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 use http::HeaderMap;
+use preforkd_http::Slice;
 use rustix::io::Errno;
 
 use super::chunks::Chunks;
@@ -75,6 +76,28 @@ impl Sending {
     /// # Errors
     /// As [`Sending::room`], or they are not what was announced.
     pub fn write(&mut self, data: &[u8], context: &mut Context<'_>) -> Result<Written, Errno> {
+        self.send(data, |n| Bytes::copy_from_slice(&data[..n]), context)
+    }
+
+    /// The same with bytes that need not be copied.
+    ///
+    /// # Errors
+    /// As [`Sending::write`].
+    pub fn write_slice(
+        &mut self,
+        slice: &Slice,
+        context: &mut Context<'_>,
+    ) -> Result<Written, Errno> {
+        self.send(slice, |n| Bytes::from_owner(slice.first(n)), context)
+    }
+
+    /// Sends data, of which `first` gives the first bytes.
+    fn send(
+        &mut self,
+        data: &[u8],
+        first: impl FnOnce(usize) -> Bytes,
+        context: &mut Context<'_>,
+    ) -> Result<Written, Errno> {
         let room = match self.room(data.len(), context) {
             // An end needs none.
             Err(Errno::AGAIN) => 0,
@@ -86,11 +109,11 @@ impl Sending {
                 let n = room.min(data.len()).min(most);
                 *left -= n as u64;
                 let end = (*left == 0).then(HeaderMap::new);
-                (n, Bytes::copy_from_slice(&data[..n]), end)
+                (n, first(n), end)
             }
             Rest::Open => {
                 let n = room.min(data.len());
-                (n, Bytes::copy_from_slice(&data[..n]), None)
+                (n, first(n), None)
             }
             Rest::Chunks(chunks) => {
                 let taken = chunks.take(data, room).map_err(|_| Errno::PROTO)?;
@@ -111,8 +134,10 @@ impl Sending {
             let sent = self.stream.send_data(piece, is_last);
             sent.map_err(|_| Errno::PIPE)?;
         }
-        // What was asked for and is not used is for other streams.
-        self.stream.reserve_capacity(0);
+        if !is_last {
+            // What was asked for and is not used is for other streams.
+            self.stream.reserve_capacity(0);
+        }
         if let Some(fields) = trailers {
             let sent = self.stream.send_trailers(fields);
             sent.map_err(|_| Errno::PIPE)?;

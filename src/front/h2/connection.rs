@@ -176,6 +176,10 @@ impl Multiplex<Wire> for Session {
         self.pipe.take(out);
     }
 
+    fn reuse(&mut self, spare: &mut Vec<u8>) {
+        self.pipe.reuse(spare);
+    }
+
     fn close(&mut self) {
         if !mem::replace(&mut self.closes, true)
             && let State::Open(connection) = &mut self.state

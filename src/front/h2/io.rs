@@ -49,6 +49,14 @@ impl Pipe {
         bytes.input.len() - bytes.read
     }
 
+    /// Takes an empty buffer for what goes to the peer, unless it has one. A peer that reads nothing must not hold a large one.
+    pub fn reuse(&self, spare: &mut Vec<u8>) {
+        let output = &mut self.lock().output;
+        if output.capacity() == 0 && spare.capacity() <= 2 * MOST_HELD {
+            *output = mem::take(spare);
+        }
+    }
+
     /// Moves what goes to the peer behind what is in `out`.
     pub fn take(&self, out: &mut Vec<u8>) {
         let mut bytes = self.lock();
@@ -154,5 +162,28 @@ mod tests {
         pipe.take(&mut out);
         assert_eq!(out.len(), MOST_HELD + 1);
         assert_eq!(write(&mut pipe), Poll::Ready(MOST_HELD));
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_and_never_kept() {
+        let mut pipe = Pipe::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut spare = Vec::with_capacity(MOST_HELD);
+        let buffer = spare.as_ptr();
+        for data in [&b"abc"[..], b"de"] {
+            pipe.reuse(&mut spare);
+            assert_eq!(spare.capacity(), 0);
+            let poll = Pin::new(&mut pipe).poll_write(&mut context, data);
+            assert_eq!(poll.map(Result::unwrap), Poll::Ready(data.len()));
+            let mut out = Vec::new();
+            pipe.take(&mut out);
+            assert_eq!((&out[..], out.as_ptr()), (data, buffer));
+            assert_eq!(pipe.lock().output.capacity(), 0);
+            out.clear();
+            spare = out;
+        }
+        let mut large = Vec::with_capacity(2 * MOST_HELD + 1);
+        pipe.reuse(&mut large);
+        assert!(large.capacity() > 2 * MOST_HELD);
     }
 }

@@ -1,7 +1,11 @@
 //! The head of a response of HTTP/1.1, as our own encoder writes it, in the form of HTTP/2.
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
+
+/// Lines that nearly all heads have, and which need not be read.
+const SERVER: &[u8] = b"Server: preforkd";
+const CLOSE: &[u8] = b"Connection: close";
 
 /// The head of a response.
 #[derive(Debug)]
@@ -29,12 +33,18 @@ pub fn head(bytes: &[u8]) -> Option<Head> {
         if line.is_empty() {
             break;
         }
-        let (name, value) = field(line)?;
-        if is_of_http1(name.as_str()) {
-            chunked |= name == http::header::TRANSFER_ENCODING;
+        if line == CLOSE {
             continue;
         }
-        if name == http::header::CONTENT_LENGTH {
+        let (name, value) = match line == SERVER {
+            true => (header::SERVER, HeaderValue::from_static("preforkd")),
+            false => field(line)?,
+        };
+        if is_of_http1(name.as_str()) {
+            chunked |= name == header::TRANSFER_ENCODING;
+            continue;
+        }
+        if name == header::CONTENT_LENGTH {
             body = value.to_str().ok()?.parse().ok();
         }
         response.headers_mut().append(name, value);
@@ -72,15 +82,37 @@ pub fn trailers(bytes: &[u8]) -> Option<HeaderMap> {
 /// The name and the value in a line.
 pub fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
-    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+    let name = match known(&line[..colon]) {
+        Some(name) => name,
+        None => HeaderName::from_bytes(&line[..colon]).ok()?,
+    };
     // No value may begin or end with a space (RFC 9113 section 8.2.1).
     let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
     Some((name, value))
 }
 
+/// A name as our own encoder and most applications write it, which is found sooner than by its letters in lower case.
+fn known(name: &[u8]) -> Option<HeaderName> {
+    Some(match name {
+        b"Accept-Ranges" => header::ACCEPT_RANGES,
+        b"Cache-Control" => header::CACHE_CONTROL,
+        b"Content-Encoding" => header::CONTENT_ENCODING,
+        b"Content-Length" => header::CONTENT_LENGTH,
+        b"Content-Type" => header::CONTENT_TYPE,
+        b"Date" => header::DATE,
+        b"ETag" => header::ETAG,
+        b"Last-Modified" => header::LAST_MODIFIED,
+        b"Location" => header::LOCATION,
+        b"Set-Cookie" => header::SET_COOKIE,
+        b"Transfer-Encoding" => header::TRANSFER_ENCODING,
+        b"Vary" => header::VARY,
+        _ => return None,
+    })
+}
+
 /// Takes the next line, without its end.
 pub fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let end = rest.iter().position(|&byte| byte == b'\n')?;
+    let end = memchr::memchr(b'\n', rest)?;
     let line = rest[..end].strip_suffix(b"\r")?;
     *rest = &rest[end + 1..];
     Some(line)
@@ -119,6 +151,37 @@ mod tests {
                 ("x-a", "1"),
                 ("x-empty", ""),
             ]
+        );
+    }
+
+    #[test]
+    fn a_name_is_the_same_however_it_is_found() {
+        for name in [
+            "Accept-Ranges",
+            "Cache-Control",
+            "Content-Encoding",
+            "Content-Length",
+            "Content-Type",
+            "Date",
+            "ETag",
+            "Last-Modified",
+            "Location",
+            "Set-Cookie",
+            "Transfer-Encoding",
+            "Vary",
+            "Server",
+        ] {
+            let found = known(name.as_bytes());
+            assert_eq!(found.is_some(), name != "Server");
+            let (field, _) = field(format!("{name}: a").as_bytes()).unwrap();
+            assert_eq!(field.as_str(), name.to_ascii_lowercase());
+        }
+        let bytes = b"HTTP/1.1 200 OK\r\nServer: preforkd\r\nConnection: close\r\n\r\n";
+        let read = head(bytes).unwrap();
+        assert_eq!(read.response.headers()["server"], "preforkd");
+        assert_eq!(
+            (read.length, read.response.headers().len()),
+            (bytes.len(), 1)
         );
     }
 

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use preforkd_http::Tls;
+use preforkd_http::{Slice, Tls};
 use rustix::io::Errno;
 
-use super::body::{Rest, Sending};
+use super::body::{Rest, Sending, Written};
 use super::chunks::{self, Chunks};
 use super::limits::Meter;
 use super::request::{self, Framing};
@@ -61,8 +61,9 @@ pub struct Ties {
 const NOBODY: u64 = u64::MAX;
 
 struct Incoming {
-    /// The head, or the end of the body with the fields that follow it.
-    head: Bytes,
+    /// The head, or the end of the body with the fields that follow it; those before `read` were read.
+    head: Vec<u8>,
+    read: usize,
     body: RecvStream,
     framing: Framing,
     /// What has come and was not read.
@@ -112,7 +113,7 @@ impl Incoming {
                 Poll::Pending => return Err(Errno::AGAIN),
             };
             let end = request::end(&trailers).map_err(|_| Errno::CONNRESET)?;
-            self.head = end.into();
+            (self.head, self.read) = (end, 0);
         }
         self.framing = Framing::None;
         Ok(())
@@ -151,7 +152,8 @@ impl Stream {
                 _ => None,
             },
             request: Incoming {
-                head: head.into(),
+                head,
+                read: 0,
                 ended: body.is_end_stream(),
                 body,
                 framing,
@@ -195,8 +197,9 @@ impl Stream {
 
     /// Whether there may be something to read.
     pub fn has_input(&self) -> bool {
-        let Incoming { head, framing, .. } = &self.request;
-        !head.is_empty() || *framing != Framing::None && !self.request.drained
+        let request = &self.request;
+        let is_open = request.framing != Framing::None && !request.drained;
+        request.read < request.head.len() || is_open
     }
 
     /// Reads the request.
@@ -206,9 +209,11 @@ impl Stream {
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let request = &mut self.request;
         loop {
-            if !request.head.is_empty() {
-                let n = request.head.len().min(buffer.len());
-                request.head.copy_to_slice(&mut buffer[..n]);
+            let head = &request.head[request.read..];
+            if !head.is_empty() {
+                let n = head.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&head[..n]);
+                request.read += n;
                 return Ok(n);
             }
             let (taken, written) = request.take(buffer)?;
@@ -310,11 +315,31 @@ impl Stream {
             return Err(Errno::PIPE);
         };
         let written = body.write(data, &mut Context::from_waker(&self.waker))?;
+        Ok(self.note(written))
+    }
+
+    /// Takes bytes of the response, or, if there are none, those that follow them.
+    ///
+    /// # Errors
+    /// As [`Stream::write`].
+    pub fn write_both(&mut self, data: &[u8], slice: &Slice) -> Result<usize, Errno> {
+        match &mut self.reply {
+            Reply::Body(body) if data.is_empty() => {
+                let written = body.write_slice(slice, &mut Context::from_waker(&self.waker))?;
+                Ok(self.note(written))
+            }
+            _ if data.is_empty() => self.write(slice),
+            _ => self.write(data),
+        }
+    }
+
+    /// So many bytes it takes to have written this.
+    fn note(&mut self, written: Written) -> usize {
         self.ties.meter.carry(written.data);
         if written.ended {
             self.reply = Reply::Over;
         }
-        Ok(written.taken)
+        written.taken
     }
 
     /// Takes a part of a file.

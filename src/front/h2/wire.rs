@@ -8,7 +8,7 @@ use std::sync::Arc;
 use h2::Reason;
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
-use preforkd_http::{Origin, Reject, Request, Tls, Transport};
+use preforkd_http::{Origin, Reject, Request, Slice, Tls, Transport};
 use rustix::io::Errno;
 
 use super::connection::Session;
@@ -141,6 +141,13 @@ impl Transport for Wire {
         match self {
             Self::Bytes(way, _) => way.write(data, more),
             Self::Stream(stream) => stream.write(data),
+        }
+    }
+
+    fn write_both(&mut self, data: &[u8], slice: &Slice, more: bool) -> Result<usize, Errno> {
+        match self {
+            Self::Bytes(way, _) => way.write_both(data, slice, more),
+            Self::Stream(stream) => stream.write_both(data, slice),
         }
     }
 

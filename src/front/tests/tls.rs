@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use preforkd_front::tls::terms::Address;
 use preforkd_front::tls::tickets::{Key, Keys};
-use preforkd_http::{Limits, TrustedProxies};
+use preforkd_http::{Files, Limits, TrustedProxies};
+use preforkd_worker::settings::Mapping;
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
@@ -435,6 +436,31 @@ fn curl_gets_a_file_whole_and_keeps_the_connection() {
             let file = std::fs::read(authority.folder.path().join(name)).unwrap();
             assert!(file == pattern(3_000_000));
         }
+    }
+}
+
+#[test]
+fn a_file_in_memory_comes_whole_however_slowly_it_is_taken() {
+    let authority = Authority::new();
+    let body = pattern(40_000);
+    std::fs::write(authority.folder.path().join("small"), &body).unwrap();
+    let mapping = Mapping {
+        path: authority.folder.path().to_path_buf(),
+        ..Mapping::default()
+    };
+    let address = Address::new(terms(authority.pair(&["localhost"]), &keys(1)));
+    let server = serve_with(address, Limits::default(), |config| {
+        config.files = Files::new(&[("/".to_owned(), mapping)].into(), "", "test".into()).unwrap();
+    });
+    let mut client = server.client(&Arc::new(authority.client()), "localhost");
+    // More than the buffers of both sockets hold, so that writes end anywhere.
+    const REQUESTS: usize = 500;
+    let request = "GET /small HTTP/1.1\r\nHost: a\r\n\r\n";
+    client
+        .write_all(request.repeat(REQUESTS).as_bytes())
+        .unwrap();
+    for number in 0..REQUESTS {
+        assert!(response(&mut client).unwrap() == body, "{number}");
     }
 }
 

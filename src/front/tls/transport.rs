@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
-use preforkd_http::{Origin, Plain, Single, Tls, Transport};
+use preforkd_http::{Origin, Plain, Single, Slice, Tls, Transport};
 use preforkd_worker::counters::Handshakes;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
@@ -389,18 +389,19 @@ impl Secure {
     }
 
     /// Encrypts as many of the bytes as there is room for.
-    fn take(&mut self, data: &[u8], more: bool) -> Result<usize, Errno> {
+    fn take(&mut self, pieces: &[IoSlice<'_>], more: bool) -> Result<usize, Errno> {
         self.write_out(more)?;
         let State::Open(connection) = &mut self.state else {
             return Err(Errno::PIPE);
         };
-        let taken = connection.writer().write(data).map_err(|e| errno(&e))?;
+        let taken = connection.writer().write_vectored(pieces);
+        let taken = taken.map_err(|error| errno(&error))?;
         match self.write_out(more) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
             Err(error) => return Err(error),
         }
         match taken {
-            0 if !data.is_empty() => Err(Errno::AGAIN),
+            0 if pieces.iter().any(|piece| !piece.is_empty()) => Err(Errno::AGAIN),
             n => Ok(n),
         }
     }
@@ -466,7 +467,7 @@ impl Secure {
             if n == 0 {
                 return Ok(0);
             }
-            let taken = self.take(&piece[..n], n < length)?;
+            let taken = self.take(&[IoSlice::new(&piece[..n])], n < length)?;
             *offset += taken as u64;
             Ok(taken)
         })
@@ -535,7 +536,17 @@ impl Transport for Way {
     fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno> {
         match self {
             Self::Plain(plain) => plain.write(data, more),
-            Self::Secure(secure) => secure.take(data, more),
+            Self::Secure(secure) => secure.take(&[IoSlice::new(data)], more),
+        }
+    }
+
+    fn write_both(&mut self, data: &[u8], slice: &Slice, more: bool) -> Result<usize, Errno> {
+        match self {
+            Self::Plain(plain) => plain.write_both(data, slice, more),
+            Self::Secure(secure) => match data.is_empty() {
+                true => secure.take(&[IoSlice::new(slice)], more),
+                false => secure.take(&[IoSlice::new(data), IoSlice::new(slice)], more),
+            },
         }
     }
 

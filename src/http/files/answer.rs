@@ -10,9 +10,12 @@ use super::conditions::{self, Verdict};
 use super::encoding;
 use super::mapping::Fields;
 use super::ranges::{self, Multipart, Range, Wanted};
-use crate::exchange::{Part, Piece};
+use crate::exchange::{Part, Piece, Source};
 use crate::message::request::Request;
 use crate::message::response::{self, Response};
+
+/// Content in memory is copied behind the head of its response up to this size, as a second place to send from costs more.
+const COPIED: u64 = 4 * 1024;
 
 /// What was found for a request that the application does not get.
 #[derive(Debug)]
@@ -194,16 +197,22 @@ fn one(variant: &Variant, range: Option<Range>, response: &mut Response) -> Opti
     if let Some(range) = range
         && !response.is_bodyless()
     {
-        match &variant.content {
-            Content::Memory(content) => response.write(slice(content, range)),
-            Content::File(file) => {
-                return Some(Part {
-                    file: file.clone(),
-                    offset: range.first,
-                    length: range.length(),
-                    then: VecDeque::new(),
-                });
+        let is_copied = range.length() <= COPIED || response.is_coded();
+        let source = match &variant.content {
+            Content::Memory(content) if is_copied => {
+                response.write(slice(content, range));
+                None
             }
+            Content::Memory(content) => Some(Source::Memory(content.clone())),
+            Content::File(file) => Some(Source::File(file.clone())),
+        };
+        if let Some(source) = source {
+            return Some(Part {
+                source,
+                offset: range.first,
+                length: range.length(),
+                then: VecDeque::new(),
+            });
         }
     }
     response.end();
@@ -239,7 +248,7 @@ fn several(variant: &Variant, multipart: Multipart, response: &mut Response) -> 
     let first = then.pop_front()?;
     response.write(&first.text);
     Some(Part {
-        file,
+        source: Source::File(file),
         offset: first.offset,
         length: first.length,
         then,

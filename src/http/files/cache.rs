@@ -16,8 +16,7 @@ use super::lookup::State;
 use crate::net::descriptors::Own;
 use crate::serve::timers::Instant;
 
-/// A file up to this size is held in memory, and copied to the head of its response so that both go out in one write; a larger one
-/// is held open.
+/// A file up to this size is held in memory, and goes out in one write with the head of its response; a larger one is held open.
 pub(super) const SMALL: u64 = 64 * 1024;
 /// How long an entry is believed, in nanoseconds; with the time in which the way to the folder is, a second.
 const FRESH: Instant = 900_000_000;
@@ -47,7 +46,7 @@ pub(super) struct Variant {
 
 #[derive(Debug)]
 pub(super) enum Content {
-    Memory(Box<[u8]>),
+    Memory(Arc<[u8]>),
     File(Arc<Own<File>>),
 }
 

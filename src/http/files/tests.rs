@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::exchange::Source;
 use crate::message::response::Response;
 use crate::{Connection, Event, Limits};
 
@@ -125,7 +126,12 @@ impl Site {
         if let Some(part) = part {
             let mut add = |bytes: &mut Vec<u8>, offset, length| {
                 let mut piece = vec![0; length as usize];
-                part.file.read_exact_at(&mut piece, offset).unwrap();
+                match &part.source {
+                    Source::File(file) => file.read_exact_at(&mut piece, offset).unwrap(),
+                    Source::Memory(content) => {
+                        piece.copy_from_slice(&content[offset as usize..(offset + length) as usize])
+                    }
+                }
                 bytes.extend_from_slice(&piece);
                 parts += 1;
             };

@@ -59,6 +59,9 @@ pub trait Multiplex<T: Transport>: Sized + Send + 'static {
     /// Appends what is to be sent. To be followed by [`Multiplex::next`] when it was sent, as there is a limit to what is held.
     fn output(&mut self, out: &mut Vec<u8>);
 
+    /// Has what goes out next be written to this buffer, which is empty, rather than to new memory.
+    fn reuse(&mut self, spare: &mut Vec<u8>);
+
     /// No further streams may begin as soon as the client has learnt of it. Those that are open go on to their end, which is that of the
     /// connection.
     fn close(&mut self);
@@ -98,6 +101,10 @@ impl<T: Transport> Multiplex<T> for Single {
     }
 
     fn output(&mut self, _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    fn reuse(&mut self, _: &mut Vec<u8>) {
         match *self {}
     }
 

@@ -1,7 +1,7 @@
 //! Plain bytes: a stream socket, TCP or Unix.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -10,11 +10,12 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, connect_unspec,
-    recv, recvmsg, send, shutdown, sockopt,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown,
+    connect_unspec, recv, recvmsg, send, sendmsg, shutdown, sockopt,
 };
 
 use crate::message::request::Origin;
+use crate::message::slice::Slice;
 use crate::net::descriptors::Own;
 use crate::net::lane::Lane;
 use crate::net::multiplex::Single;
@@ -67,6 +68,21 @@ impl Transport for Plain {
         let sent = send(&self.socket, data, flags);
         if let Some(lane) = &self.lane {
             lane.wrote(more, sent == Ok(data.len()));
+        }
+        sent
+    }
+
+    fn write_both(&mut self, data: &[u8], slice: &Slice, more: bool) -> Result<usize, Errno> {
+        if data.is_empty() {
+            return self.write(slice, more);
+        }
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, more);
+        let pieces = [IoSlice::new(data), IoSlice::new(slice)];
+        let mut nothing = SendAncillaryBuffer::default();
+        let sent = sendmsg(&self.socket, &pieces, &mut nothing, flags);
+        if let Some(lane) = &self.lane {
+            lane.wrote(more, sent == Ok(data.len() + slice.len()));
         }
         sent
     }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::message::facts::Tls;
 use crate::message::request::{Origin, Request};
+use crate::message::slice::Slice;
 use crate::net::descriptors::Own;
 use crate::net::multiplex::Multiplex;
 use crate::net::standing::Standing;
@@ -70,6 +71,17 @@ pub trait Transport: Sized + Send + 'static {
     /// # Errors
     /// [`Errno::AGAIN`]: there is no room before the next event. [`Errno::INTR`]: try again. Anything else is the end of the connection.
     fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno>;
+
+    /// Takes bytes to write as [`Transport::write`] does, and behind them a part of what several responses send, which it need not copy.
+    ///
+    /// # Errors
+    /// As [`Transport::write`].
+    fn write_both(&mut self, data: &[u8], slice: &Slice, more: bool) -> Result<usize, Errno> {
+        match data.is_empty() {
+            true => self.write(slice, more),
+            false => self.write(data, more),
+        }
+    }
 
     /// Takes a part of a file to write, and moves `offset` on. 0 is the end of the file.
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::exchange::Part;
+use crate::exchange::{Part, Source};
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
@@ -323,6 +323,53 @@ impl<T: Transport> Link<T> {
             backlog.outside(self.out.len() - self.written);
         }
         if flow == Flow::Done {
+            self.out.clear();
+            self.written = 0;
+        }
+        (flow, sent)
+    }
+
+    /// Whether what is to be written is followed by a body that is in memory.
+    pub fn has_body_in_memory(&self) -> bool {
+        let in_memory = match &self.task {
+            Task::File { part, .. } => matches!(part.source, Source::Memory(_)),
+            _ => false,
+        };
+        in_memory && self.written < self.out.len() && self.backlog.is_none()
+    }
+
+    /// Writes that and the body, at once if there is room for both; also the number of bytes that went.
+    pub fn flush_with_body(&mut self) -> (Flow, usize) {
+        let Task::File { part, response } = &mut self.task else {
+            return (Flow::Done, 0);
+        };
+        let mut sent = 0;
+        let flow = loop {
+            let data = &self.out[self.written..];
+            let Some(slice) = part
+                .slice()
+                .filter(|slice| !data.is_empty() || !slice.is_empty())
+            else {
+                break Flow::Done;
+            };
+            match self.transport.write_both(data, &slice, false) {
+                Ok(n) => {
+                    let of_head = n.min(data.len());
+                    let of_body = (n - of_head) as u64;
+                    self.written += of_head;
+                    part.sent(of_body);
+                    response.sent(of_body);
+                    sent += n;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.blocked = true;
+                    break Flow::Blocked;
+                }
+                Err(_) => return (Flow::Gone, sent),
+            }
+        };
+        if self.written == self.out.len() {
             self.out.clear();
             self.written = 0;
         }

@@ -32,7 +32,7 @@ use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
 use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
-use crate::proto::h1::connection::Phase;
+use crate::proto::h1::connection::{Connection, Phase};
 use crate::proto::reject::Reject;
 use crate::rate::Rate;
 use crate::serve::client::{Client, Link, Task};
@@ -90,6 +90,9 @@ pub(crate) struct Core<O, T: Transport> {
     pub(super) spare: Vec<u8>,
     /// A response that is over, whose memory is used again.
     pub(super) kept: Option<Response>,
+    /// What has parsed requests of streams that are over, which is used again too.
+    #[allow(clippy::vec_box, reason = "they go back to clients as they are")]
+    pub(super) parsers: Vec<Box<Connection>>,
     /// The last attempt to accept found no descriptor left, which was logged.
     pub(super) exhausted: bool,
     /// No connection is accepted before.
@@ -168,6 +171,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
             kept: None,
+            parsers: Vec::new(),
             exhausted: false,
             pause: NEVER,
             yielding: NEVER,

@@ -22,6 +22,8 @@ const QUICK: Range<Instant> = 20_000..HOLD / 2;
 const LONG: Instant = 5_000_000;
 /// Of so many calls. Many, as one long request in a hundred is usual.
 const CALM: u32 = 1000;
+/// The same on a lane: its front looks by itself after 2 ms, which is all that a long call behind a response can cost its client there.
+const CALM_IN_LANE: u32 = 50;
 /// Calls that the mean goes back to, more or less.
 const MEMORY: Instant = 16;
 
@@ -66,7 +68,7 @@ impl Cork {
 
     /// The same on a lane whose next request is here. To wake the front costs at any time, as it runs on the same machine.
     pub fn may_wait_in_lane(&self) -> bool {
-        self.calm >= CALM && self.mean < QUICK.end
+        self.calm >= CALM_IN_LANE && self.mean < QUICK.end
     }
 
     /// Takes note of a connection whose response is held.
@@ -123,6 +125,19 @@ mod tests {
             !cork.may_hold(),
             "these are so quick that clients stay awake"
         );
+    }
+
+    #[test]
+    fn on_a_lane_one_long_call_is_soon_forgotten() {
+        let mut cork = calm();
+        cork.called(LONG);
+        assert!(!cork.may_wait_in_lane());
+        (1..CALM_IN_LANE).for_each(|_| cork.called(QUICK.start));
+        assert!(!cork.may_wait_in_lane());
+        cork.called(QUICK.start);
+        assert!(cork.may_wait_in_lane() && !cork.may_hold());
+        (0..MEMORY).for_each(|_| cork.called(HOLD));
+        assert!(!cork.may_wait_in_lane(), "these are not quick");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use rustix::io::Errno;
 
 use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
+use crate::exchange::Source;
 use crate::layer::Ended;
 use crate::message::body::Failure;
 use crate::message::response::Response;
+use crate::message::slice::Slice;
 use crate::net::multiplex::Multiplex;
 use crate::net::standing::Standing;
 use crate::net::transport::Transport;
@@ -24,6 +26,9 @@ pub(super) const STEPS: usize = 16;
 /// pieces and its acknowledgements then send the rest, which took it 80 % more processor time for 10 MB; for 100 kB it is the head
 /// that costs more when it is held.
 const LARGE: u64 = 1024 * 1024;
+
+/// Parsers of streams that have ended, to be used again.
+const PARSERS: usize = 256;
 
 /// How a connection's turn ended.
 pub(super) enum Turn {
@@ -93,6 +98,13 @@ impl<O: Observer, T: Transport> Core<O, T> {
         let _ = link.transport.finish();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len() - self.streams);
+        if let Task::Ended(response) = task {
+            self.kept = Some(response);
+        }
+        if T::Multiplex::EXISTS && link.transport.is_stream() && self.parsers.len() < PARSERS {
+            client.connection.renew();
+            self.parsers.push(client.connection);
+        }
     }
 
     pub(super) fn turn(&mut self, key: u64, client: &mut Client<T>, steps: &mut usize) -> Turn {
@@ -143,12 +155,18 @@ impl<O: Observer, T: Transport> Core<O, T> {
                         link.task = Task::File { part, response };
                         continue;
                     }
-                    let sent = match part.length {
-                        0 => Ok(0),
-                        left if response.is_coded() => {
+                    let sent = match (&part.source, part.length) {
+                        (_, 0) => Ok(0),
+                        (Source::Memory(bytes), left) => {
+                            let slice = Slice::new(bytes.clone(), part.offset, left);
+                            let sent = link.transport.write_both(&[], &slice, false);
+                            part.offset += sent.unwrap_or(0) as u64;
+                            sent
+                        }
+                        (Source::File(file), left) if response.is_coded() => {
                             let most = left.min(self.buffer.len() as u64) as usize;
                             let buffer = &mut self.buffer[..most];
-                            let read = rustix::io::pread(&*part.file, buffer, part.offset);
+                            let read = rustix::io::pread(&**file, buffer, part.offset);
                             if let Ok(n) = read {
                                 response.write(&self.buffer[..n]);
                                 link.finish(response.take_out());
@@ -156,10 +174,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
                             }
                             read
                         }
-                        left => {
+                        (Source::File(file), left) => {
                             let piece = left.min(FILE_PIECE) as usize;
                             let offset = &mut part.offset;
-                            link.transport.send_file(&part.file, offset, piece)
+                            link.transport.send_file(file, offset, piece)
                         }
                     };
                     match sent {
@@ -413,7 +431,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
             || client.can_wait_in_lane() && self.cork.may_wait_in_lane();
         let link = &mut client.link;
         let more = matches!(&link.task, Task::File { part, .. } if part.length >= LARGE);
-        let (flow, sent) = link.flush(hold || more);
+        let (flow, sent) = match link.has_body_in_memory() {
+            true => link.flush_with_body(),
+            false => link.flush(hold || more),
+        };
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }

@@ -166,6 +166,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 n => protocol.receive(&self.buffer[..n]),
             }
         }
+        if link.out.is_empty() {
+            protocol.reuse(&mut self.spare);
+        }
         loop {
             match protocol.next(self.now) {
                 Step::Stream(transport) => {
@@ -186,6 +189,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             }
         }
         protocol.output(&mut link.out);
+        if link.out.is_empty() && link.out.capacity() > 0 {
+            self.spare = mem::take(&mut link.out);
+        }
         let has_streams = protocol.streams() > 0;
         if multiplexed.stands.replace(has_streams) != Some(has_streams) {
             link.transport.stands(match has_streams {
@@ -217,12 +223,15 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.deadline = self.after(self.limits.header_timeout);
         (link.first, link.received) = (self.now, self.now);
         link.queued = true;
-        let mut connection = Connection::with_budget(self.limits.clone(), self.budget.clone());
+        let mut connection = self.parsers.pop().unwrap_or_else(|| {
+            let connection = Connection::with_budget(self.limits.clone(), self.budget.clone());
+            Box::new(connection)
+        });
         if self.tells_who_left {
             connection.ask();
         }
         let key = self.clients.insert(Client {
-            connection: Box::new(connection),
+            connection,
             link: Box::new(link),
         });
         self.streams += 1;

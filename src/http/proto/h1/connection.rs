@@ -135,6 +135,17 @@ impl Connection {
         }
     }
 
+    /// Begins anew as another connection, with the memory that is there.
+    pub(crate) fn renew(&mut self) {
+        let mut input = std::mem::take(&mut self.input);
+        input.clear();
+        input.shrink_to(KEPT_INPUT);
+        let mut fields = std::mem::take(&mut self.head.fields);
+        fields.clear();
+        *self = Self::with_budget(self.limits.clone(), self.budget.clone());
+        (self.input, self.head.fields) = (input, fields);
+    }
+
     /// Takes bytes from the client. After a rejection they are dropped.
     pub fn receive(&mut self, bytes: &[u8]) {
         match self.state {
