@@ -195,9 +195,7 @@ impl<W: World> Master<W> {
         self.workers.serving = true;
         self.loads.stop(turn);
         self.ignored.stop(turn);
-        let old = self.current.as_ref();
-        let listeners = self.held.take_over(old, &plan, &self.choices);
-        let (closed, failures) = turn.world.keep_listeners(&listeners);
+        let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
         for failure in failures {
             warn!("the change of a listener does not take effect: {failure}");
         }
