@@ -239,11 +239,11 @@ fn a_launcher_reports_why_it_cannot_adopt_its_descriptors() {
             .output();
         output.expect("a shell")
     };
-    // Descriptor 5 would be its orders, and 6 is its pipe to the master: the stage, and errno.
+    // Descriptor 5 would be its orders, and 6 is its pipe to the master: the stage, its detail, and errno.
     let output = launch("5>&- 6>&1");
     assert_eq!(output.status.code(), Some(127));
     let errno = nix::errno::Errno::EBADF as i32;
-    assert_eq!(output.stdout, [&[1][..], &errno.to_ne_bytes()].concat());
+    assert_eq!(output.stdout, [&[1, 0][..], &errno.to_ne_bytes()].concat());
     let output = launch("5>&- 6>&-");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("Bad file descriptor"), "{error}");
