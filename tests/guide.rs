@@ -196,6 +196,7 @@ fn the_log_has_the_words_by_which_a_symptom_is_found() {
         "https",
         "http",
         "DEBUG = False",
+        "sudo: The \"no new privileges\" flag is set",
     ];
     let mut checked = 0;
     for row in rows(&text) {

@@ -61,8 +61,9 @@ fn value(run: &Run, name: &str) -> f64 {
     find(run, name).unwrap_or_else(|| panic!("there is no {name}"))
 }
 
-/// The process that answers.
+/// The process that answers, once it does.
 fn exporter(run: &Run) -> Pid {
+    ask(run, "/healthz");
     let mut all = process::all().filter(|(_, stat)| stat.parent == run.pid() && stat.runs);
     let title = |pid: Pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
     let found =
