@@ -101,7 +101,7 @@ def run():
     if refusal:
         return refusal
     if sys.argv[1:] == ["look"]:
-        print("Python %d.%d.%d" % sys.version_info[:3])
+        sys.stdout.write("Python %d.%d.%d\n" % sys.version_info[:3])
         return None
     patient(module)
     show_levels(module)
