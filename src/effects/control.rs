@@ -201,12 +201,9 @@ impl Control {
     /// Sends a part of an answer that has no end. Returns whether the client is still there: one that does not read is
     /// disconnected.
     pub fn send(&mut self, id: ClientId, part: &str) -> bool {
-        let Some(client) = self.clients.get_mut(&id.fd) else {
+        let Some(client) = self.client(id) else {
             return false;
         };
-        if client.call != id.call {
-            return false;
-        }
         client.answer.extend_from_slice(part.as_bytes());
         let stays = client.write() && client.answer.len() <= MAX_UNREAD;
         if !stays {
@@ -217,15 +214,19 @@ impl Control {
 
     /// Sends the complete answer. The connection is closed after it.
     pub fn answer(&mut self, id: ClientId, answer: &str) {
-        if let Some(client) = self.clients.get_mut(&id.fd)
-            && client.call == id.call
-        {
+        if let Some(client) = self.client(id) {
             client.answer.extend_from_slice(answer.as_bytes());
             client.answered = true;
             if !client.write() {
                 self.clients.remove(&id.fd);
             }
         }
+    }
+
+    /// The client, unless it has left.
+    fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        let client = self.clients.get_mut(&id.fd);
+        client.filter(|client| client.call == id.call)
     }
 }
 
