@@ -229,6 +229,11 @@ class Worker:
         """A record of the scoreboard as a list of its 64 words."""
         return list(array.array("Q", os.pread(self.board, 512, index * 512)))
 
+    def sleeps(self):
+        """The main thread waits in the kernel."""
+        with open("/proc/%d/stat" % self.pid) as stat:
+            return stat.read().rpartition(")")[2].split()[0] == "S"
+
     def succeed(self, index=9):
         """Notes that other workers accept what waits."""
         os.pwrite(self.board, (1).to_bytes(8, "little"), index * 512 + 432)
