@@ -39,6 +39,7 @@ mod earlier;
 mod ends;
 mod first_checks;
 mod floods;
+mod held;
 mod ignored;
 mod init;
 mod jobs;
@@ -84,6 +85,7 @@ use deferred::Deferred;
 use displacing::Displaced;
 use earlier::Earlier;
 use floods::Floods;
+use held::Held;
 use ignored::Ignored;
 use init::Init;
 use jobs::{Jobs, Task};
@@ -140,6 +142,7 @@ struct Master<W> {
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
+    held: Held,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
     /// Templates with unread replies.
@@ -226,6 +229,7 @@ impl<W: World> Master<W> {
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
+            held: Held::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
@@ -355,6 +359,7 @@ impl<W: World> Master<W> {
             self.ignored.opened(&mut self.turn, &address);
         }
         self.refuse_clients();
+        self.close_held();
         let stopping = self.is_stopping();
         self.control
             .answer_scaled(&mut self.turn, &self.workers, stopping);

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,6 +11,7 @@ use std::process::Stdio;
 use common::{Run, ask, preforkd, through_shell, worker};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Sends a command; returns its exit status and what it prints.
@@ -192,6 +194,70 @@ fn a_stopped_app_stays_stopped_until_it_is_started() {
     let words = |words: &str| log.matches(words).count();
     assert_eq!(words("is proven and takes over"), 1, "{log}");
     assert_eq!(words("reload failed"), 0, "{log}");
+}
+
+#[test]
+fn the_listener_of_an_app_that_is_restarted_stays_open_until_it_is_clear_that_it_will_not_run() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let config = apps("", "").replace("unix:web.sock", &address.to_string());
+    // An init system would have the socket open for a moment longer.
+    let mut run = Run::begin_with(&config, |command| {
+        command.env_remove("NOTIFY_SOCKET");
+    });
+    run.logged(&["generation 1 is ready"]);
+    let connect = || TcpStream::connect(address);
+    for (generation, then) in [(2, "runs"), (4, "fails"), (7, "is stopped")] {
+        // It does not accept, nor end, until it is killed.
+        let old = ask(connect().expect("it listens"), "pid");
+        let mut busy = connect().expect("it listens");
+        busy.write_all(b"hang\n").expect("it reads");
+        run.event("hangs");
+        let file = run.path("app.toml");
+        let restart = preforkd()
+            .args(["restart", "web", "-c"])
+            .arg(file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut restart = restart.expect("preforkd runs");
+        run.logged(&[&format!("stopping web; generation {generation}")]);
+        let mut waiting = connect().expect("it is open");
+        waiting.write_all(b"pid\n").expect("nobody has closed it");
+        let (mut stop, is_well) = (None, then == "runs");
+        match then {
+            "fails" => run.write("behaviour", "exit 7"),
+            "is stopped" => {
+                let file = run.path("app.toml");
+                let mut command = preforkd();
+                let command = command.args(["stop", "web", "-c"]).arg(file);
+                let command = command.stdout(Stdio::null()).spawn();
+                stop = Some(command.expect("preforkd runs"));
+                run.logged(&["control: stop of web"]);
+            }
+            _ => {}
+        }
+        let old = old.parse().map(Pid::from_raw).expect("a number");
+        kill(old, Signal::SIGKILL).expect("it runs");
+        let restarted = restart.wait().expect("it is ours");
+        assert_eq!(restarted.success(), is_well, "{then}");
+        if let Some(mut stop) = stop {
+            assert!(stop.wait().expect("it is ours").success());
+        }
+        let mut answer = String::new();
+        let read = waiting.read_to_string(&mut answer);
+        let answered = answer.trim().parse::<u32>().is_ok();
+        assert_eq!(answered, is_well, "{then}: {read:?} {answer}");
+        if !is_well {
+            run.logged(&["no longer listening on", &address.to_string()]);
+            let refused = connect().expect_err("nobody has it open");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+            let _ = std::fs::remove_file(run.path("behaviour"));
+            done(&run, &["start", "web"]);
+        }
+    }
+    run.stop();
 }
 
 #[test]
@@ -406,6 +472,10 @@ fn a_socket_of_the_store_comes_back_when_its_app_is_started_again() {
     let now = ask(TcpStream::connect(address).expect("it listens"), "pid");
     assert_ne!(now, web);
     assert_eq!(pid(&second, "api"), api);
+    // This one reads nothing meanwhile, so it would still have a socket that is closed.
+    done(&second, &["restart", "web"]);
+    let again = ask(TcpStream::connect(address).expect("it listens"), "pid");
+    assert_ne!(again, now);
     second.stop();
 }
 

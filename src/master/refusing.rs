@@ -30,6 +30,14 @@ impl<W: World> Master<W> {
         }
     }
 
+    /// Closes the listeners of an app of which no worker runs, though one may be about to start.
+    pub(super) fn refuse_clients_without_worker(&mut self, name: &Name) {
+        let app = self.workers.apps.get(name);
+        if app.is_some_and(|app| !has_worker(app)) {
+            self.refuse_clients_of(name);
+        }
+    }
+
     /// Has the front refuse the requests of apps of which no worker runs or is about to start.
     pub(super) fn refuse_requests(&mut self) {
         if self.is_stopping() {
@@ -101,6 +109,12 @@ fn is_given_up(app: &App) -> bool {
     app.supervisor.is_given_up() && counts.ready + counts.starting == 0
 }
 
+/// Whether a worker of an app lives.
+fn has_worker(app: &App) -> bool {
+    let counts = app.supervisor.counts();
+    counts.ready + counts.starting + counts.leaving > 0
+}
+
 /// Whether an app that may refuse clients has no worker: one that could be started now was requested.
 fn is_idle(app: &App) -> bool {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
@@ -110,7 +124,7 @@ fn is_idle(app: &App) -> bool {
         .is_some_and(|(_, plan)| !plan.required && plan.policy.range.is_none());
     let is_done = counts.finished + counts.failed >= counts.wanted;
     may_refuse
-        && counts.ready + counts.starting + counts.leaving == 0
+        && !has_worker(app)
         && (supervisor.is_given_up() || app.is_installed() || is_done)
         && !supervisor.is_paused()
 }

@@ -195,7 +195,10 @@ impl<W: World> Master<W> {
         self.workers.serving = true;
         self.loads.stop(turn);
         self.ignored.stop(turn);
-        let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
+        let no_longer_staying = self.held.no_longer_staying(&plan);
+        let old = self.current.as_ref();
+        let listeners = self.held.take_over(old, &plan, &self.choices);
+        let (closed, failures) = turn.world.keep_listeners(&listeners);
         for failure in failures {
             warn!("the change of a listener does not take effect: {failure}");
         }
@@ -227,6 +230,9 @@ impl<W: World> Master<W> {
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);
+        for name in no_longer_staying {
+            self.refuse_clients_without_worker(&name);
+        }
         // The first generation must start.
         if scope_is_paused && self.release.outcome().is_some() {
             self.pause_all();

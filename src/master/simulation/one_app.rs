@@ -67,6 +67,9 @@ impl History {
         let left = processes
             .find(|process| process.dead.is_none() && self.orders.down.contains(&process.app));
         assert!(left.is_none(), "{left:?} runs, and its app is stopped");
+        let mut open = kernel.listeners.keys();
+        let left = open.find(|address| self.orders.down.contains(&disk::app_at(address)));
+        assert!(left.is_none(), "{left:?} is open, and its app is stopped");
     }
 
     /// The workers and templates of an app.

@@ -94,6 +94,7 @@ impl History {
             let supervisor = apps.get(&name).map(|app| &app.supervisor);
             let starts = supervisor.is_some_and(|app| app.is_paused() || app.counts().starting > 0);
             !staying.contains(address)
+                && !self.master.choices.will_start(&name)
                 && !self.served.contains(&name)
                 && !starts
                 && living.all(|process| matches!(process.kind, Kind::Job(_)))
