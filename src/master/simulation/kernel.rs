@@ -143,6 +143,8 @@ pub(super) struct Kernel {
     pub(super) answered: Vec<i32>,
     /// Workers that were started since the last check: app, generation.
     pub(super) started: Vec<(Name, Generation)>,
+    /// How many workers of each app were started since the beginning.
+    pub(super) starts: BTreeMap<Name, u32>,
 }
 
 impl Kernel {
@@ -188,6 +190,7 @@ impl Kernel {
             answers: BTreeMap::new(),
             answered: Vec::new(),
             started: Vec::new(),
+            starts: BTreeMap::new(),
         }
     }
 

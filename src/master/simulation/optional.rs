@@ -179,7 +179,7 @@ fn an_app_that_is_not_required_refuses_clients_also_while_others_start_or_are_re
             history.kernel().disk.apps.insert("web", next);
             history.send(Signal::SIGHUP);
         }
-        let (mut refused, mut tried) = (0, 0);
+        let mut refused = 0;
         for _ in 0..400 {
             history.pass(10);
             let state = history.master.release.state();
@@ -189,14 +189,13 @@ fn an_app_that_is_not_required_refuses_clients_also_while_others_start_or_are_re
             );
             match open_for(&mut history) {
                 (0, false) => refused += 1,
-                (2, true) => tried += 1,
+                (2, true) => {}
                 other => panic!("{other:?}"),
             }
         }
-        assert!(
-            refused > 300 && (next.is_some() || tried > 0),
-            "{refused} {tried}"
-        );
+        // An attempt may begin and fail between two looks.
+        let tried = history.kernel().starts["queue"];
+        assert!(refused > 300 && tried > 1, "{refused} {tried}");
     }
 }
 

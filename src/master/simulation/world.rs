@@ -141,6 +141,7 @@ impl World for Kernel {
                     process.ends_quiet = start.plan.policy.ends_quiet;
                     process.alone = start.plan.policy.replace == Replace::StopFirst;
                     self.started.push((start.app.clone(), start.generation));
+                    *self.starts.entry(start.app.clone()).or_default() += 1;
                     self.begin_worker(pid, code);
                 }
                 pid
