@@ -127,9 +127,9 @@ pub(super) struct Kernel {
     pub(super) listeners: BTreeMap<Address, Generation>,
     /// The same of those that are bound and do not listen.
     pub(super) bound: BTreeMap<Address, Generation>,
-    /// The latest generation that opened listeners, and the latest that has taken over.
-    pub(super) candidate: Generation,
-    pub(super) running: Generation,
+    /// The candidate that has opened listeners, and those that are open or bound for it only.
+    pub(super) candidate: Option<Generation>,
+    pub(super) proposed: BTreeSet<Address>,
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
     /// What all workers of the front were told.
     pub(super) heard: Heard,
@@ -177,8 +177,8 @@ impl Kernel {
             keeping: Keeping::default(),
             listeners: BTreeMap::new(),
             bound: BTreeMap::new(),
-            candidate: 0,
-            running: 0,
+            candidate: None,
+            proposed: BTreeSet::new(),
             records: BTreeMap::new(),
             heard: Heard::default(),
             privates: BTreeSet::new(),

@@ -544,7 +544,8 @@ impl World for Kernel {
         wanted: &[Listener],
         generation: Generation,
     ) -> Result<Opened, NotOpened> {
-        self.candidate = generation;
+        // Those of the first start serve as soon as they are open.
+        self.candidate = Some(generation).filter(|generation| *generation > 0);
         let why = "the address is in use".to_owned();
         let (mut new, mut missing) = (Vec::new(), Vec::new());
         for listener in wanted {
@@ -576,6 +577,9 @@ impl World for Kernel {
                 Address::Unix(_) => continue,
                 _ => self.bound.insert(address.clone(), generation),
             };
+            if self.candidate.is_some() {
+                self.proposed.insert(address.clone());
+            }
             new.push(address.clone());
         }
         Ok(Opened { new, missing })
@@ -587,11 +591,18 @@ impl World for Kernel {
         generation: Generation,
     ) -> Result<bool, NotOpened> {
         if let Some(since) = self.listeners.get_mut(address) {
-            *since = generation.min(*since);
+            if generation < *since {
+                *since = generation;
+                self.proposed.remove(address);
+            }
             return Ok(false);
         }
         let since = match self.bound.remove(address) {
-            Some(since) => generation.min(since),
+            Some(since) if generation < since => {
+                self.proposed.remove(address);
+                generation
+            }
+            Some(since) => since,
             None if self.refuses_listeners => {
                 return Err(NotOpened {
                     why: "the address is in use".into(),
@@ -599,7 +610,12 @@ impl World for Kernel {
                     holders: self.holders.clone(),
                 });
             }
-            None => generation,
+            None => {
+                if self.candidate == Some(generation) {
+                    self.proposed.insert(address.clone());
+                }
+                generation
+            }
         };
         self.listeners.insert(address.clone(), since);
         Ok(true)
@@ -615,8 +631,9 @@ impl World for Kernel {
                 continue;
             }
             self.listeners.remove(*address);
-            if matches!(address, Address::Tcp(_)) {
-                self.bound.insert((*address).clone(), since);
+            match address {
+                Address::Tcp(_) => drop(self.bound.insert((*address).clone(), since)),
+                _ => drop(self.proposed.remove(*address)),
             }
             closed.push((*address).clone());
         }
@@ -624,13 +641,16 @@ impl World for Kernel {
     }
 
     fn close_listeners(&mut self) {
-        let running = self.running;
-        self.listeners.retain(|_, since| *since <= running);
-        self.bound.retain(|_, since| *since <= running);
+        self.candidate = None;
+        for address in std::mem::take(&mut self.proposed) {
+            self.listeners.remove(&address);
+            self.bound.remove(&address);
+        }
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
-        self.running = self.candidate;
+        self.candidate = None;
+        self.proposed.clear();
         let mut closed = Vec::new();
         self.listeners.retain(|address, _| {
             let is_wanted = wanted.iter().any(|listener| listener.address == *address);
