@@ -1,6 +1,6 @@
 //! What the front answers itself: redirects, fixed answers, and requests that are for nobody.
 
-use preforkd_http::{HeadError, Request, Response, phrase};
+use preforkd_http::{HeadError, Request, Response};
 use preforkd_worker::front::Target;
 
 use crate::redirect;
@@ -35,7 +35,7 @@ pub fn answer(
     };
     match target {
         Target::Redirect { status, location } => {
-            begin(response, *status)?;
+            response.begin_with(*status)?;
             response.field(
                 b"Location",
                 &redirect::location(location, request, stripped),
@@ -47,7 +47,7 @@ pub fn answer(
             content_type,
             body,
         } => {
-            begin(response, *status)?;
+            response.begin_with(*status)?;
             response.field(b"Content-Type", content_type.as_bytes())?;
             response.finish(Some(body.len() as u64));
             response.write(body.as_bytes());
@@ -64,15 +64,12 @@ pub fn answer(
 /// Sends a client to the same folder with a slash at its end, so that the links in it lead to its files.
 pub fn folder(request: Request<'_>, response: &mut Response) {
     let location = redirect::location("{path}/{query}", request, 0);
-    let redirected = begin(response, 308)
+    let redirected = response
+        .begin_with(308)
         .and_then(|()| response.field(b"Location", &location))
         .map(|()| response.finish(Some(0)));
     match redirected {
         Ok(()) => response.end(),
         Err(_) => response.fail(500, "500 Internal Server Error\n"),
     }
-}
-
-fn begin(response: &mut Response, status: u16) -> Result<(), HeadError> {
-    response.begin(format!("{status} {}", phrase(status)).as_bytes())
 }

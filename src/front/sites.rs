@@ -52,6 +52,13 @@ struct Leads {
     stream: bool,
 }
 
+impl Leads {
+    /// Whether the target does not see the whole path.
+    fn strips(&self) -> bool {
+        self.strip_prefix || matches!(self.target, Target::Redirect { .. })
+    }
+}
+
 /// What a request is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Choice<'a> {
@@ -154,10 +161,21 @@ impl Sites {
 
     /// The site of a request; none if there is none, or if the connection may not be used for it.
     fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
-        let (number, allowed) = self.number(request, origin)?;
-        let site = self.sites.get(number).filter(|_| allowed)?;
+        let site = match self.marked(request.marked()) {
+            Some(site) => site,
+            None => {
+                let (number, allowed) = self.number(request, origin)?;
+                self.sites.get(number).filter(|_| allowed)?
+            }
+        };
         request.mark(site.mark);
         Some(site)
+    }
+
+    /// The site of requests with this mark. Only those are marked whose connection may be used for their site.
+    fn marked(&self, mark: u32) -> Option<&Site> {
+        let following = self.sites.partition_point(|site| site.mark <= mark);
+        self.sites.get(following.checked_sub(1)?)
     }
 
     /// The number of the site, and whether the connection may be used for it.
@@ -263,20 +281,25 @@ impl Sites {
 
     /// What a request is for that no file answers.
     pub fn choose(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> Choice<'_> {
+        let marked = request.marked();
         let Some(site) = self.site(request, origin) else {
             return match self.number(request, origin) {
                 Some(_) => Choice::Misdirected,
                 None => Choice::NoSite,
             };
         };
-        path.set(request.path());
-        let mut routes = site.routes.of(path, request);
-        let hides = site.runs(path);
-        let found = routes.find(|route| match &site.targets[*route].target {
-            // Where a folder answers all, a script in it is nothing.
-            Target::Files(mapping) => hides && !mapping.fallthrough,
-            _ => true,
-        });
+        let found = match site.found(marked) {
+            Some(route) => {
+                if site.targets[route].strips() {
+                    path.set(request.path());
+                }
+                Some(route)
+            }
+            None => {
+                path.set(request.path());
+                site.find(path, request)
+            }
+        };
         request.mark(site.mark_of(found));
         let Some(route) = found else {
             return Choice::NoRoute;
@@ -285,8 +308,7 @@ impl Sites {
         if leads.files.is_some() {
             return Choice::NoRoute;
         }
-        let is_redirect = matches!(leads.target, Target::Redirect { .. });
-        let stripped = match leads.strip_prefix || is_redirect {
+        let stripped = match leads.strips() {
             true => site.routes.after(route, path),
             false => None,
         };
@@ -304,6 +326,26 @@ impl Site {
     fn mark_of(&self, route: Option<usize>) -> u32 {
         let route = route.and_then(|route| u32::try_from(route).ok());
         self.mark + route.map_or(0, |route| route + 1)
+    }
+
+    /// The route for a request that no file answers.
+    fn find(&self, path: &Normal, request: Request<'_>) -> Option<usize> {
+        let hides = self.runs(path);
+        let mut routes = self.routes.of(path, request);
+        routes.find(|route| match &self.targets[*route].target {
+            // Where a folder answers all, a script in it is nothing.
+            Target::Files(mapping) => hides && !mapping.fallthrough,
+            _ => true,
+        })
+    }
+
+    /// The route that [`Site::find`] would find for a request of this site with this mark, if the mark says it. Layers mark a request
+    /// before others have removed fields of it, and another route may follow one that leads to files.
+    fn found(&self, mark: u32) -> Option<usize> {
+        let route = usize::try_from(mark.checked_sub(self.mark + 1)?).ok()?;
+        let leads = self.targets.get(route)?;
+        let is_certain = self.layers.is_none() && leads.files.is_none();
+        is_certain.then_some(route)
     }
 
     /// Whether a path is named like a script that an upstream runs.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use preforkd_http::{Connection, Event, Limits, Origin};
+use preforkd_http::{Chooser as _, Connection, Event, Limits, Origin, Request};
 use preforkd_worker::front::{Listener, Route, Settings, Site, Target};
 use preforkd_worker::settings::{Http, Mapping};
 
 use crate::path::Normal;
-use crate::sites::{Choice, Sites};
+use crate::sites::{Choice, FilesOfSites, Sites};
 
 fn settings(sites: Vec<Site>) -> Settings {
     let second = std::time::Duration::from_secs(1);
@@ -75,9 +75,9 @@ fn app(name: &str) -> Target {
     Target::Upstream(name.into())
 }
 
-/// What a request at the first listener is for.
+/// What a request at the first listener is for, which is the same whether or not its file was looked for, and when it is asked again.
 fn choice(settings: &Settings, request: &str) -> String {
-    let sites = Sites::new(settings, vec!["0".into()]);
+    let sites = Arc::new(Sites::new(settings, vec!["0".into()]));
     let mut connection = Connection::new(Arc::new(Limits::default()));
     connection.receive(request.as_bytes());
     assert_eq!(connection.advance(), Event::Request, "{request}");
@@ -87,7 +87,17 @@ fn choice(settings: &Settings, request: &str) -> String {
         relayed: None,
     };
     let request = connection.request();
-    match sites.choose(request, &origin, &mut Normal::default()) {
+    let at_once = chosen(&sites, request, &origin);
+    request.mark(0);
+    FilesOfSites::new(sites.clone(), Arc::default()).mapping(request, &origin);
+    for _ in 0..2 {
+        assert_eq!(chosen(&sites, request, &origin), at_once);
+    }
+    at_once
+}
+
+fn chosen(sites: &Sites, request: Request<'_>, origin: &Origin) -> String {
+    match sites.choose(request, origin, &mut Normal::default()) {
         Choice::NoSite => "no site".into(),
         Choice::Misdirected => "misdirected".into(),
         Choice::NoRoute => "no route".into(),

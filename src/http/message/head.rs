@@ -68,6 +68,21 @@ impl Head {
         self.begin_with(status, code)
     }
 
+    /// The same for a status whose phrase is ours: there is nothing to check but its range.
+    pub(crate) fn begin_known(&mut self, code: u16, phrase: &str) -> Result<(), HeadError> {
+        self.clear();
+        if !(200..1000).contains(&code) {
+            return Err(HeadError::Status);
+        }
+        self.code = code;
+        let digit = |place| b'0' + (code / place % 10) as u8;
+        self.text
+            .extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
+        self.text.extend_from_slice(phrase.as_bytes());
+        self.fields = self.text.len();
+        Ok(())
+    }
+
     /// The same for a status below 200, which a proxy passes on.
     pub(crate) fn begin_interim(&mut self, status: &[u8]) -> Result<(), HeadError> {
         self.clear();

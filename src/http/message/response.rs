@@ -217,6 +217,17 @@ impl Response {
         self.state.head.begin(status)
     }
 
+    /// Begins the head with this status and the phrase that belongs to it, as [`Response::begin`] does.
+    ///
+    /// # Errors
+    /// As [`Response::begin`].
+    pub fn begin_with(&mut self, status: u16) -> Result<(), HeadError> {
+        if self.started() {
+            return Err(HeadError::Sent);
+        }
+        self.state.head.begin_known(status, phrase(status))
+    }
+
     /// Adds a field to a head that was begun; see [`Head::add`].
     ///
     /// # Errors
@@ -427,16 +438,14 @@ impl Response {
         if self.started() {
             return self.cut();
         }
-        let code = status;
         let page = self.state.seen.as_ref().and_then(|seen| seen.page(status));
         let (content_type, text) = match &page {
             Some(page) => (&page.content_type[..], &page.text[..]),
             None => ("text/plain; charset=utf-8", text),
         };
-        let status = format!("{status} {}", phrase(status));
-        if self.begin(status.as_bytes()).is_ok() {
+        if self.begin_with(status).is_ok() {
             let _ = self.field(b"Content-Type", content_type.as_bytes());
-            if code == 503 {
+            if status == 503 {
                 let _ = self.field(b"Retry-After", b"1");
             }
             self.finish(Some(text.len() as u64));
@@ -548,6 +557,31 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("GMT\r\n\r\nhello"), "{text}");
+    }
+
+    #[test]
+    fn a_status_brings_its_phrase() {
+        for (status, line) in [
+            (200, Some("HTTP/1.1 200 OK\r\n")),
+            (308, Some("HTTP/1.1 308 Permanent Redirect\r\n")),
+            (599, Some("HTTP/1.1 599 Error\r\n")),
+            (999, Some("HTTP/1.1 999 Error\r\n")),
+            (99, None),
+            (101, None),
+            (1000, None),
+        ] {
+            let mut r = get(true, true);
+            let begun = r.begin_with(status);
+            assert_eq!(begun.is_ok(), line.is_some(), "{status}");
+            r.finish(Some(0));
+            r.end();
+            let text = text(&mut r);
+            assert!(text.starts_with(line.unwrap_or_default()), "{text}");
+        }
+        let mut r = get(true, true);
+        r.begin_with(204).unwrap();
+        r.finish(None);
+        assert!(matches!(r.begin_with(200), Err(HeadError::Sent)));
     }
 
     #[test]
