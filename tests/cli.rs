@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -138,7 +140,7 @@ fn invalid_usage_is_status_2_and_help_and_version_are_0() {
     assert_eq!(status, Some(2));
     assert_eq!(
         stderr,
-        "preforkd: no configuration file given, and this folder has no app.toml (use -c FILE, or name an application: preforkd mysite.wsgi)\n"
+        "preforkd: no configuration file given, and this folder has no app.toml (preforkd init writes one; use -c FILE, or name an application: preforkd mysite.wsgi)\n"
     );
     assert_eq!(output(&["--nonsense"]).0, Some(2));
     let (status, stdout, _) = output(&["--version"]);
@@ -477,6 +479,34 @@ fn a_folder_without_an_application_is_not_initialised() {
         "{stderr}"
     );
     assert!(!folder.path().join("app.toml").exists());
+}
+
+#[test]
+fn an_asgi_project_without_its_server_is_told_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at(".venv/bin")).expect("a folder");
+    let application = "from fastapi import FastAPI\napp = FastAPI()\n";
+    fs::write(at("main.py"), application).expect("a file");
+    // An interpreter in whose environment a file stands for the module.
+    let python = "#!/bin/sh\nif [ \"$1\" = -c ] && [ -e \"$3\" ]; then echo found; fi\n";
+    fs::write(at(".venv/bin/python"), python).expect("a file");
+    let executable = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(at(".venv/bin/python"), executable).expect("its mode");
+    let init = || {
+        let (status, stdout, stderr) = output_in(folder.path(), &["init"]);
+        assert_eq!(status, Some(0), "{stderr}");
+        fs::remove_file(at("app.toml")).expect("it was written");
+        stdout
+    };
+    let said = init();
+    assert!(
+        said.contains("mend this first: uvicorn is not installed ("),
+        "{said}"
+    );
+    fs::write(at("uvicorn"), "").expect("a file");
+    let said = init();
+    assert!(!said.contains("uvicorn"), "{said}");
 }
 
 /// What a command prints in this environment.

@@ -122,7 +122,7 @@ fn locate_here() -> Result<PathBuf, (String, u8)> {
         (Err(_), Some(by_file)) => by_file.map_err(|message| (message, FAILED)),
         (Err(message), None) => {
             let message = format!(
-                "no configuration file given, and this folder has no {USUAL} (use -c FILE or --socket PATH); {message}"
+                "no configuration file given, and this folder has no {USUAL} (preforkd init writes one; use -c FILE or --socket PATH); {message}"
             );
             Err((message, USAGE))
         }

@@ -10,7 +10,7 @@ use super::OK;
 use super::target::USUAL;
 use crate::effects::host::ThisHost;
 use crate::effects::inspect;
-use crate::plan::Plan;
+use crate::plan::{App, Launch, Plan};
 
 mod project;
 mod scan;
@@ -18,6 +18,11 @@ mod template;
 
 /// How long the application may take to be loaded.
 const LIMIT: Duration = Duration::from_secs(15);
+/// Prints something if the interpreter finds a module.
+const FIND: &str =
+    "import importlib.util, sys; importlib.util.find_spec(sys.argv[1]) and print('found')";
+/// The most bytes of what it prints.
+const MOST: usize = 1024;
 
 /// Writes the file for the project in `folder`. What is printed, and the exit status.
 ///
@@ -46,14 +51,48 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Tries the configuration, and loads the application: what is known of it then, or why it cannot be served yet.
+/// Tries the configuration, and loads the application or looks for its server: what is known of it then, or why it cannot be served yet.
 fn attempt(file: &Path, text: &str) -> Result<Option<String>, String> {
     let plan = Plan::parse(text, file, &ThisHost).map_err(|error| error.one_line())?;
-    let Some((name, app)) = plan.all_apps().find(|(_, app)| app.threads.is_some()) else {
+    let Some((name, app)) = plan.all_apps().next() else {
         return Ok(None);
     };
+    if app.threads.is_none() {
+        return find_server(name, app).map(|()| None);
+    }
     let launch = app.launch.for_inspection();
     let found = inspect::inspect(name, &launch, LIMIT, &mut |_| ())?;
     let missing = found.django.and_then(|django| django.static_files.missing);
     Ok(missing)
+}
+
+/// Looks for the server of an ASGI application, which is a program or a module of its interpreter.
+///
+/// # Errors
+/// It is not installed, or nobody can be asked.
+fn find_server(name: &str, app: &App) -> Result<(), String> {
+    if let Some(why) = app.cannot_start() {
+        return Err(why.to_owned());
+    }
+    let launch = &app.launch;
+    let [python, option, server, ..] = &launch.args[..] else {
+        return Ok(());
+    };
+    if option != "-m" {
+        return Ok(());
+    }
+    let look = Launch {
+        args: vec![python.clone(), "-c".into(), FIND.into(), server.clone()],
+        ..launch.clone()
+    };
+    let program = launch.program.display();
+    let ran = inspect::run(name, &look, LIMIT, MOST, &mut |_| ());
+    let ran = ran.map_err(|error| format!("{program} cannot be started: {error}"))?;
+    match ran.failure {
+        Some(failure) => Err(format!("{program} {failure}")),
+        None if ran.output.is_empty() => Err(format!(
+            "{server} is not installed ({program} -m pip install {server})"
+        )),
+        None => Ok(()),
+    }
 }

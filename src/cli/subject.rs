@@ -85,7 +85,7 @@ impl Subject {
                 Ok(Self::of_file(USUAL.into(), Some(note)))
             }
             (None, None) => Err(format!(
-                "no configuration file given, and this folder has no {USUAL} (use -c FILE, or name an application: {})",
+                "no configuration file given, and this folder has no {USUAL} (preforkd init writes one; use -c FILE, or name an application: {})",
                 example(Path::new("."))
             )),
         }

@@ -474,12 +474,27 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "bind = \"x\"",
             "1:1: unknown key `bind`",
-            "write `listen` in the table [app.NAME]",
+            "write `listen` in the table [app.NAME] or [site.NAME]",
         ),
         (
             "[app.w.reload]\nsurge = 1\nworkers = 4",
             "3:1: unknown key `workers`",
-            "write `workers` in the table [app.NAME]",
+            "write `workers` in the table [app.NAME] or [front]",
+        ),
+        (
+            "[site.s]\nlisten = \"[::1]:1\"\naccess_log = \"-\"",
+            "3:1: unknown key `access_log`",
+            "write `access_log` in the table [app.NAME] or [front]",
+        ),
+        (
+            "[master]\nuser = \"www\"",
+            "2:1: unknown key `user`",
+            "write `user` in the table [app.NAME] or [front]",
+        ),
+        (
+            "[front]\nmetrics = \"127.0.0.1:9000\"",
+            "2:1: unknown key `metrics`",
+            "write `metrics` in the table [master]",
         ),
         (
             "[app.w]\nlisten = [{ address = \"unix:x\", user = \"www\" }]",

@@ -184,16 +184,18 @@ const OF_SITES: &[(&str, &str)] = &[
     ("ssl_certificate_key", "tls"),
 ];
 
-/// A key of an app or of the master, and the table that it stands in.
-fn place(name: &str) -> Option<&'static str> {
-    let mut keys = KEYS.iter().filter(|key| key.name == name);
-    keys.find_map(|key| match key.table {
-        "app.NAME" => Some("[app.NAME]"),
-        "master" => Some("[master]"),
-        "site.NAME" => Some("[site.NAME]"),
-        "front" => Some("[front]"),
-        _ => None,
-    })
+/// The tables that take a key, except for tables within these.
+fn places(name: &str) -> Vec<&'static str> {
+    ["app.NAME", "site.NAME", "front", "master"]
+        .into_iter()
+        .filter(|table| takes(table, name))
+        .collect()
+}
+
+/// Whether a table has this key.
+fn takes(table: &str, name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.table == table && key.name == name)
 }
 
 /// A key of one table of an app, such as `check` of [app.NAME.reload], and that table.
@@ -275,8 +277,12 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         format!("unknown key `{key}`; did you mean `{meant}`?")
     } else if is_first(meant) {
         format!("unknown key `{key}`; write `{meant}` before the first table of the file")
-    } else if let Some(table) = place(meant) {
-        format!("unknown key `{key}`; write `{meant}` in the table {table}")
+    } else if let places = places(meant)
+        && !places.is_empty()
+    {
+        let places: Vec<_> = places.iter().map(|table| format!("[{table}]")).collect();
+        let places = places.join(" or ");
+        format!("unknown key `{key}`; write `{meant}` in the table {places}")
     } else if let Some(table) = below_app(meant).filter(|_| known.contains(&"command")) {
         format!("unknown key `{key}`; write `{meant}` in the table [{table}]")
     } else if let Some((_, nearest)) = nearest.filter(|(score, _)| *score > 0.75) {
@@ -301,21 +307,18 @@ mod tests {
     #[test]
     fn what_is_proposed_exists_and_what_it_replaces_does_not() {
         for (name, ours) in ELSEWHERE {
-            assert!(place(ours).is_some() || is_first(ours), "{ours}");
+            assert!(!places(ours).is_empty() || is_first(ours), "{ours}");
             // In a site it may be a key.
-            let found = place(name).filter(|table| *table != "[site.NAME]");
-            assert_eq!(found, None, "{name}");
+            let mut found = places(name).into_iter();
+            assert_eq!(found.find(|table| *table != "site.NAME"), None, "{name}");
         }
         for (name, ours) in OF_SITES {
-            let is_key = |name: &str| {
-                let mut keys = KEYS.iter();
-                keys.any(|key| key.table == "site.NAME" && key.name == name)
-            };
+            let is_key = |name: &str| takes("site.NAME", name);
             assert!(is_key(ours) && !is_key(name), "{name}");
         }
         for (name, _) in WITHOUT_KEY {
-            let found = place(name).filter(|table| *table != "[site.NAME]");
-            assert_eq!(found, None, "{name}");
+            let mut found = places(name).into_iter();
+            assert_eq!(found.find(|table| *table != "site.NAME"), None, "{name}");
         }
     }
 }

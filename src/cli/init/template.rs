@@ -122,9 +122,6 @@ pub(super) fn next_steps(
             steps.push(format!("mend this first: {why}"));
         }
     }
-    if project.interface == Interface::Asgi {
-        steps.push("uvicorn must be installed in that environment".to_owned());
-    }
     steps.extend([
         format!("preforkd             serves it at http://{LISTEN}/"),
         "preforkd reload      takes new code in, without a gap".to_owned(),
