@@ -7,13 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
-use common::{Run, app, ask};
+use common::{Run, app, ask, free_address};
 use nix::sys::signal::Signal;
-
-fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
-    socket.local_addr().expect("bound")
-}
 
 /// An app that listens on `web.sock` and a TCP address.
 fn both(address: SocketAddr) -> String {

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
-use common::{Run, ask, preforkd, through_shell, worker};
+use common::{Run, ask, free_address, preforkd, through_shell, worker};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -198,9 +198,7 @@ fn a_stopped_app_stays_stopped_until_it_is_started() {
 
 #[test]
 fn the_listener_of_an_app_that_is_restarted_stays_open_until_it_is_clear_that_it_will_not_run() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("bound");
-    drop(free);
+    let address = free_address();
     let config = apps("", "").replace("unix:web.sock", &address.to_string());
     // An init system would have the socket open for a moment longer.
     let mut run = Run::begin_with(&config, |command| {
@@ -449,9 +447,7 @@ fn a_passed_socket_comes_back_when_its_app_is_started_again() {
 
 #[test]
 fn a_socket_of_the_store_comes_back_when_its_app_is_started_again() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = free.local_addr().expect("bound");
-    drop(free);
+    let address = free_address();
     let config = apps("", "").replace("unix:web.sock", &address.to_string());
     let first = Run::start(&config);
     assert_eq!(first.stored().len(), 2, "{:?}", first.stored());

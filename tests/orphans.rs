@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Run, app, ask, preforkd, worker};
+use common::{Run, app, ask, free_address, preforkd, worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -360,12 +360,6 @@ fn an_app_that_may_exist_only_once_waits_for_one_that_is_not_started_any_more() 
     kill(first, Signal::SIGKILL).expect("it has time");
     next.logged(&["app=renamed: waits no longer"]);
     next.message("READY=1");
-}
-
-/// An address that is free, unless somebody else takes it.
-fn free_address() -> std::net::SocketAddr {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    port.local_addr().expect("bound")
 }
 
 /// A busy worker keeps its listener until its request has ended, and nobody can bind the address until then.

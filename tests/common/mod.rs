@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
@@ -448,6 +449,12 @@ fn descends_from(pid: Pid, master: Pid) -> bool {
         .next()
         .and_then(|rest| rest.split_whitespace().nth(1));
     pid == master || parent.and_then(|p| p.parse().ok()) == Some(master.as_raw())
+}
+
+/// An address that is free, unless somebody else takes it.
+pub fn free_address() -> SocketAddr {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.local_addr().expect("bound")
 }
 
 /// Sends a line and reads the answer.
