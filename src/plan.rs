@@ -60,6 +60,7 @@ mod wsgi;
 pub use acme::Acme;
 pub use app::{App, Credentials, Hang, Launch, OwnListener, Recycle, Secret, Stop};
 pub use check::{Ask, CHECK_LISTENER, Check};
+pub use django::{DjangoFiles, Extent};
 use draft::Draft;
 pub use host::{FileState, Host, User};
 use lacking::Lacking;
@@ -70,6 +71,7 @@ pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 pub use rights::{Privileges, Resource, Rights};
 pub use scheduled::Scheduled;
+pub use sites::FRONT;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -241,6 +243,19 @@ impl Plan {
     /// # Errors
     /// The first error, formatted.
     pub fn of(given: Given, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
+        Self::for_release(given, file, host, &Extent::default())
+    }
+
+    /// The same for a release of this extent.
+    ///
+    /// # Errors
+    /// The first error, formatted.
+    pub fn for_release(
+        given: Given,
+        file: &Path,
+        host: &dyn Host,
+        extent: &Extent,
+    ) -> Result<Self, Diagnostic> {
         let files::Loaded {
             sources,
             config,
@@ -251,7 +266,7 @@ impl Plan {
             place.message = format!("there is no app to run; {}", place.message);
             return Err(sources.diagnostic(place));
         }
-        let plan = Self::new(&config, &sources, host);
+        let plan = Self::new(&config, &sources, host, extent);
         let plan = plan.map_err(|place| sources.diagnostic(place))?;
         let usual_control = match plan.control {
             Some(_) => Vec::new(),
@@ -268,7 +283,12 @@ impl Plan {
     ///
     /// # Errors
     /// The first error, with its position.
-    fn new(config: &Config, sources: &Sources, host: &dyn Host) -> Result<Self, Place> {
+    fn new(
+        config: &Config,
+        sources: &Sources,
+        host: &dyn Host,
+        extent: &Extent,
+    ) -> Result<Self, Place> {
         let folder = sources.folder(0);
         if config.app.is_empty() && config.site.is_empty() {
             return Err(Place::whole(
@@ -338,7 +358,9 @@ impl Plan {
                 app.after = before;
             }
         }
-        if let Some((front, uses)) = sites::front(config, sources, host, &reached, &mut plan)? {
+        if let Some((front, uses)) =
+            sites::front(config, sources, host, extent, &reached, &mut plan)?
+        {
             logs.extend(uses);
             plan.apps.insert(sites::FRONT.to_owned(), front);
         }

@@ -98,7 +98,11 @@ pub(super) enum Command {
         arguments: Vec<OsString>,
     },
     /// Show what a reload would replace, and why.
-    Plan,
+    Plan {
+        /// What a reload of only these apps would replace.
+        #[arg(value_name = "APP", value_parser = app_name)]
+        apps: Vec<String>,
+    },
     /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
     Reload {
         /// Only these apps take what the configuration says now; the others continue as they are.

@@ -64,7 +64,7 @@ pub(super) fn perform(
             }
             Ok(done(metrics::text(&metrics)))
         }
-        Command::Plan => ask("plan").map(done),
+        Command::Plan { apps } => ask(&about("plan", apps)).map(done),
         Command::Events { json, follow } => {
             let (json, follow) = (*json, *follow);
             let output = &mut std::io::stdout().lock();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
 use super::launch;
-use crate::plan::Plan;
+use crate::plan::{Extent, Plan};
 
 /// The maximum size of a plan as JSON, in bytes. It has room for thousands of apps.
 const MAX_SIZE: u64 = 256 << 20;
@@ -32,12 +32,14 @@ pub struct ConfigCheck {
 }
 
 impl ConfigCheck {
-    /// Starts a configuration check.
+    /// Starts a configuration check for a release of this extent.
     ///
     /// # Errors
-    /// The process or its memory file cannot be created.
-    pub fn start(configuration: &Configuration) -> io::Result<Self> {
+    /// The process or one of its memory files cannot be created.
+    pub fn start(configuration: &Configuration, extent: &Extent) -> io::Result<Self> {
         let answer = memfd_create(c"preforkd plan", MFdFlags::MFD_CLOEXEC)?;
+        let mut asked = File::from(memfd_create(c"preforkd extent", MFdFlags::MFD_CLOEXEC)?);
+        asked.write_all(&serde_json::to_vec(extent)?)?;
         let own = ["check-config".into(), configuration.file.clone().into()];
         let theirs = &configuration.arguments;
         let separator = (!theirs.is_empty()).then(|| "--".into());
@@ -45,7 +47,7 @@ impl ConfigCheck {
             .into_iter()
             .chain(separator)
             .chain(theirs.iter().cloned());
-        let pid = launch::own(arguments, None, vec![answer.as_fd()])?;
+        let pid = launch::own(arguments, None, vec![answer.as_fd(), asked.as_fd()])?;
         let answer = answer.into();
         Ok(Self { pid, answer })
     }

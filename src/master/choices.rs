@@ -7,7 +7,7 @@ use log::info;
 
 use super::turn::Turn;
 use super::world::{ClientId, World};
-use crate::plan::{App, Plan};
+use crate::plan::{App, Extent, FRONT, Plan};
 use crate::release::Name;
 
 /// What a client wants of a release.
@@ -30,6 +30,8 @@ pub(super) struct Scope {
     stops: BTreeSet<Name>,
     /// The apps were paused (WINCH) after it was requested.
     paused: bool,
+    /// Why the front takes part although nobody has named it.
+    front: Option<String>,
 }
 
 /// What a release is for, in the words of the log.
@@ -47,6 +49,22 @@ impl Scope {
     pub(super) fn whole() -> Self {
         Self {
             all: true,
+            ..Self::default()
+        }
+    }
+
+    /// The reload that a client would request by these names; none for all apps.
+    pub(super) fn reload(client: ClientId, names: BTreeSet<Name>) -> Self {
+        if names.is_empty() {
+            return Self::whole();
+        }
+        let request = Request {
+            client,
+            names,
+            starts: false,
+        };
+        Self {
+            requests: vec![request],
             ..Self::default()
         }
     }
@@ -78,15 +96,38 @@ impl Scope {
         self.paused
     }
 
-    /// The apps that were named.
+    /// The apps that were named, and the front if it takes part with them.
     pub(super) fn names(&self) -> BTreeSet<String> {
         let names = self.requests.iter().flat_map(|request| &request.names);
-        names.map(|name| name.to_string()).collect()
+        let names = names.map(|name| name.to_string());
+        let front = self.front.iter().map(|_| FRONT.to_owned());
+        names.chain(front).collect()
+    }
+
+    /// How far the check of the configuration goes for it.
+    pub(super) fn extent(&self, running: &Plan) -> Extent {
+        match self.all {
+            true => Extent::default(),
+            false => Extent::part(self.names(), running),
+        }
+    }
+
+    /// The front takes part too, if it is not about all and finds other static files of its apps.
+    pub(super) fn follow_static_files(&mut self, running: &Plan, found: &Plan) {
+        if !self.includes(FRONT) {
+            self.front = others_change_front(&running.other_static_files(found));
+        }
+    }
+
+    /// Why the front takes part although nobody has named it.
+    pub(super) fn why_front(&self) -> Option<&str> {
+        self.front.as_deref()
     }
 
     /// Whether an app may be changed by it.
     pub(super) fn includes(&self, name: &str) -> bool {
-        self.all || self.requests.iter().any(|r| r.names.contains(name))
+        let is_named = self.requests.iter().any(|r| r.names.contains(name));
+        self.all || is_named || self.front.is_some() && name == FRONT
     }
 
     /// Whether an app that is stopped is started by it.
@@ -357,6 +398,14 @@ impl Choices {
         &self.current
     }
 
+    /// The front takes part in the current release too, if that finds other static files of its apps.
+    pub(super) fn follow_static_files(&mut self, running: &Plan, found: &Plan) {
+        self.current.follow_static_files(running, found);
+        if let Some(why) = self.current.why_front() {
+            info!("app={FRONT}: {why}");
+        }
+    }
+
     /// Refuses the requests about apps that are not `known`. Returns whether no other one is left, and why.
     pub(super) fn refuse_unknown<W: World>(
         &mut self,
@@ -427,7 +476,9 @@ impl Choices {
         not_running: &BTreeMap<Name, String>,
     ) {
         let overtaken = std::mem::take(&mut self.overtaken);
-        let requests = std::mem::take(&mut self.current).requests;
+        let scope = std::mem::take(&mut self.current);
+        let too = scope.why_front().map(|why| format!("{FRONT}: {why}\n"));
+        let (requests, too) = (scope.requests, too.unwrap_or_default());
         for request in overtaken.into_iter().chain(requests) {
             let names = request.names.iter();
             let became = names.clone().filter(|_| request.starts);
@@ -436,10 +487,10 @@ impl Choices {
                 .map(|(name, what)| format!("{name} {what}"))
                 .collect();
             let answer = match (result, request.starts) {
-                (Ok(state), false) => format!("ok\n{state}"),
+                (Ok(state), false) => format!("ok\n{too}{state}"),
                 (Ok(state), true) if became.is_empty() => {
                     let lines = names.map(|name| format!("{name}: started\n"));
-                    format!("ok\n{}{state}", lines.collect::<String>())
+                    format!("ok\n{}{too}{state}", lines.collect::<String>())
                 }
                 (Ok(state), true) => format!("error {}; {state}", became.join("; ")),
                 (Err(reason), false) => format!("error {reason}"),
@@ -480,6 +531,20 @@ pub(super) fn unknown_app(name: &str, all: &str) -> String {
 /// That a command has not started these apps.
 pub(super) fn not_started(names: &str, reason: &str) -> String {
     format!("{names} could not be started: {reason}")
+}
+
+/// Why the front is replaced although nobody has named it, if these apps have other static files.
+fn others_change_front(apps: &BTreeSet<&str>) -> Option<String> {
+    let apps: Vec<&str> = apps.iter().copied().collect();
+    let names = apps.join(" and ");
+    let of = match apps.len() {
+        0 => return None,
+        1 => format!("app {names}"),
+        _ => format!("apps {names}"),
+    };
+    Some(format!(
+        "the static files of {of} have changed, so its workers are replaced too"
+    ))
 }
 
 /// The names in a row.

@@ -57,8 +57,8 @@ pub(super) enum Command {
     Purge(Vec<String>),
     /// Reload, as with HUP; only some apps if they are named.
     Reload(BTreeSet<Name>),
-    /// Tell what a reload would do.
-    Plan,
+    /// Tell what a reload would do, of all apps or of those that are named.
+    Plan(BTreeSet<Name>),
     /// Name the file of the configuration.
     Configuration,
     /// Stop, as with TERM; only some apps if they are named.
@@ -87,7 +87,7 @@ impl Command {
                 Self::Purge(what.iter().map(|word| (*word).to_owned()).collect())
             }
             ["reload", ref names @ ..] => Self::Reload(named(names)),
-            ["plan"] => Self::Plan,
+            ["plan", ref names @ ..] => Self::Plan(named(names)),
             ["configuration"] => Self::Configuration,
             ["stop", ref names @ ..] => Self::Stop(named(names)),
             ["start", ref names @ ..] if !names.is_empty() => Self::Start(named(names)),

@@ -14,7 +14,7 @@ use super::report;
 use super::turn::Turn;
 use super::workers::children::Children;
 use super::world::{Left, NotOpened, Opened, Private, Role, Start, World};
-use crate::plan::{App, LogFile, Plan, TRIED_AGAIN};
+use crate::plan::{App, Extent, LogFile, Plan, TRIED_AGAIN};
 use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
@@ -94,15 +94,16 @@ impl Preparation {
         self.open_log_files(turn, Proposal::of_all(plan));
     }
 
-    /// Begins with the check of the configuration, which is to become this generation.
+    /// Begins with the check of the configuration, which is to become this generation, for a release of this extent.
     pub(super) fn begin<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
         generation: Generation,
+        extent: &Extent,
     ) {
         self.set_out(generation);
-        match turn.world.start_check() {
+        match turn.world.start_check(extent) {
             Ok(pid) => {
                 self.step = Some(Step::Checking);
                 jobs.add(turn, pid, Task::Check, CHECK);

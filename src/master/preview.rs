@@ -6,19 +6,31 @@ use std::fmt::Write as _;
 use preforkd_worker::env;
 use serde_json::Value;
 
+use super::choices::Scope;
 use super::proposal::Proposal;
 use crate::plan::{App, Plan};
 
 /// The most keys that are named as changed.
 const NAMED: usize = 6;
 
-/// What follows from a proposal, in lines.
-pub(super) fn describe(current: &Plan, proposal: &Proposal) -> String {
+/// What follows from the proposal of a reload of this scope, in lines. What a reload of some apps leaves alone has none.
+pub(super) fn describe(current: &Plan, proposal: &Proposal, scope: &Scope) -> String {
     let found = &proposal.plan;
     let mut text = String::new();
-    let names: BTreeSet<&str> = current.all_names().chain(found.all_names()).collect();
+    let named = scope.names();
+    let is_told = |name: &&str| {
+        let takes_part = found.runs(name) && !proposal.kept.contains(*name);
+        scope.is_whole() || named.contains(*name) || takes_part
+    };
+    let names = current.all_names().chain(found.all_names());
+    let names: BTreeSet<&str> = names.filter(is_told).collect();
     for name in names {
-        let _ = writeln!(text, "{name}: {}", of_app(current, proposal, name));
+        let is_named = named.contains(name);
+        let _ = writeln!(
+            text,
+            "{name}: {}",
+            of_app(current, proposal, name, is_named)
+        );
     }
     let addresses = |plan: &Plan| -> BTreeSet<String> {
         let listeners = plan.listeners.iter();
@@ -36,7 +48,7 @@ pub(super) fn describe(current: &Plan, proposal: &Proposal) -> String {
     text
 }
 
-fn of_app(current: &Plan, proposal: &Proposal, name: &str) -> String {
+fn of_app(current: &Plan, proposal: &Proposal, name: &str, is_named: bool) -> String {
     let found = &proposal.plan;
     if let (Some(old), Some(new)) = (current.scheduled.get(name), found.scheduled.get(name)) {
         return match old == new {
@@ -51,6 +63,7 @@ fn of_app(current: &Plan, proposal: &Proposal, name: &str) -> String {
         (Some(old), Some(new)) => {
             let changed = changed(old, new);
             let why = match &changed[..] {
+                [] if is_named => "nothing has changed, but it is named".to_owned(),
                 [] if new.on_change => "its listeners have changed, it does not run as it should, or a task runs before it".to_owned(),
                 [] => "nothing has changed, but its key reload.when is \"always\"".to_owned(),
                 changed => format!("changed: {}", changed.join(", ")),
@@ -75,13 +88,15 @@ fn workers(app: &App) -> String {
 }
 
 /// What differs between two plans of an app, in the words of the configuration as far as they are the same. No value is told: some are secrets.
-fn changed(old: &App, new: &App) -> Vec<String> {
+fn changed(before: &App, after: &App) -> Vec<String> {
     let mut paths = Vec::new();
-    let (Ok(old), Ok(new)) = (fields(old), fields(new)) else {
+    let (Ok(old), Ok(new)) = (fields(before), fields(after)) else {
         return paths;
     };
     compare(&old, &new, "", &mut paths);
     let mut words: Vec<String> = paths.iter().filter_map(|path| word(path)).collect();
+    let of_django = before.other_static_files(after).into_iter();
+    words.extend(of_django.map(|app| format!("static files of app {app}")));
     words.sort();
     words.dedup();
     if words.len() > NAMED {
@@ -124,7 +139,7 @@ fn word(path: &str) -> Option<String> {
     let word = match parts[..] {
         // What goes on meanwhile, and what is told anew.
         [
-            "certificates" | "acme" | "warnings" | "notices" | "missing",
+            "certificates" | "acme" | "warnings" | "notices" | "missing" | "django",
             ..,
         ] => return None,
         ["on_change"] => "reload.when",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::choices::{Choices, Scope};
 use crate::config::Address;
-use crate::plan::{App, Listener, Plan};
+use crate::plan::{App, FRONT, Listener, Plan};
 
 /// A plan that is to take over.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Proposal {
         Self::about(found, current, choices, choices.scope(), may_stay)
     }
 
-    /// What a reload of all apps would make of the configuration that was found.
+    /// What a reload of this scope would make of the configuration that was found.
     ///
     /// # Errors
     /// As those of [`Proposal::new`].
@@ -102,9 +102,10 @@ impl Proposal {
         found: Plan,
         current: &Plan,
         choices: &Choices,
+        scope: &Scope,
         may_stay: impl Fn(&str) -> bool,
     ) -> Result<Self, String> {
-        Self::about(found, current, choices, &Scope::whole(), may_stay)
+        Self::about(found, current, choices, scope, may_stay)
     }
 
     fn about(
@@ -125,6 +126,11 @@ impl Proposal {
             true => made.plan.runs(name),
             false => takes_part(name),
         };
+        if takes_part(FRONT)
+            && let Some(why) = tasks_of.not_asked()
+        {
+            return Err(why);
+        }
         match tasks_of.task_not_run(runs) {
             Some((task, app)) => Err(format!(
                 "{task}, which runs before {app}, is stopped (start it with `preforkd start {task}`)"
@@ -217,7 +223,9 @@ mod tests {
 
     use super::*;
     use crate::master::choices::Request;
+    use crate::master::preview;
     use crate::master::world::ClientId;
+    use crate::plan::DjangoFiles;
     use crate::supervisor::Readiness;
 
     /// Apps with a listener each; `web` waits for the task `migrate`.
@@ -360,6 +368,78 @@ mod tests {
         let choices = choices(&old, &[], true);
         let made = Proposal::new(new, &old, &choices, |_| true).expect("no conflict");
         assert_eq!(made.kept, names(&["api", "migrate", "web"]));
+    }
+
+    /// A plan with a front, whose site `shop` has the static files of `web` in this folder.
+    fn with_front(folder: Option<&str>) -> Plan {
+        let mut plan = plan(1);
+        let mut front = App::example(1);
+        let files = DjangoFiles::example("web", folder);
+        front.django = [("shop".to_owned(), files)].into();
+        front.on_change = true;
+        plan.apps.insert(FRONT.into(), front);
+        plan
+    }
+
+    #[test]
+    fn the_front_is_replaced_with_an_app_that_has_other_static_files() {
+        let (old, new) = (with_front(Some("/old")), with_front(Some("/new")));
+        let why = "the static files of app web have changed, so its workers are replaced too";
+        for (found, kept, told) in [
+            (&new, names(&["api"]), true),
+            (&old, names(&["api", FRONT]), false),
+        ] {
+            let mut choices = choices(&old, &[request(&["web"], false)], false);
+            choices.follow_static_files(&old, found);
+            let made = Proposal::new(found.clone(), &old, &choices, |_| true);
+            let made = made.expect("no conflict");
+            assert_eq!(made.kept, kept);
+            assert_eq!(made.plan.apps[FRONT], found.apps[FRONT]);
+            assert_eq!(choices.scope().includes(FRONT), told);
+            assert_eq!(choices.scope().why_front(), told.then_some(why));
+            // What is told before is what happens.
+            let text = preview::describe(&old, &made, choices.scope());
+            let line = "front: is replaced (changed: static files of app web)\n";
+            assert_eq!(text.contains(line), told, "{text}");
+            assert!(text.contains("web: is replaced (nothing has changed, but it is named)\n"));
+            assert!(!text.contains("api: "), "{text}");
+        }
+        let choices = choices(&old, &[request(&[FRONT, "web"], false)], false);
+        let made = Proposal::new(new, &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, names(&["api"]));
+    }
+
+    #[test]
+    fn a_front_that_is_replaced_must_know_the_static_files_of_all_sites() {
+        let (old, mut new) = (with_front(Some("/old")), with_front(Some("/new")));
+        let unknown = DjangoFiles::example("api", None);
+        let front = new.apps.get_mut(FRONT).expect("it is there");
+        front.django.insert("news".into(), unknown);
+        let made = |found: &Plan| {
+            let mut choices = choices(&old, &[request(&["web"], false)], false);
+            choices.follow_static_files(&old, found);
+            Proposal::new(found.clone(), &old, &choices, |_| true)
+        };
+        let refused = made(&new).expect_err("the folder of news is not known");
+        assert!(
+            refused.starts_with("[site.news] static = \"django\" is new"),
+            "{refused}"
+        );
+        new.apps
+            .get_mut(FRONT)
+            .expect("it is there")
+            .django
+            .remove("shop");
+        let made = made(&new).expect("the front stays");
+        assert!(made.kept.contains(FRONT));
+    }
+
+    #[test]
+    fn a_front_that_does_not_run_is_not_started_with_an_app() {
+        let old = with_front(Some("/old")).only(|name, _| name != FRONT);
+        let mut choices = choices(&old, &[request(&["web"], false)], false);
+        choices.follow_static_files(&old, &with_front(Some("/new")));
+        assert_eq!(choices.scope().why_front(), None);
     }
 
     #[test]

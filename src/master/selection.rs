@@ -6,14 +6,14 @@ use log::{error, info};
 use nix::unistd::Pid;
 
 use super::Master;
-use super::choices::{Request, Wanted, join, unknown_app};
+use super::choices::{Request, Scope, Wanted, join, unknown_app};
 use super::jobs::Task;
 use super::preparation::CHECK;
 use super::preview;
 use super::proposal::Proposal;
 use super::workers::App;
 use super::world::{ClientId, World};
-use crate::plan::Plan;
+use crate::plan::{Extent, Plan};
 use crate::release::{Fact, Name};
 use crate::supervisor::Supervisor;
 
@@ -32,10 +32,12 @@ impl<W: World> Master<W> {
         let generation = self.release.next();
         let (turn, jobs) = (&mut self.turn, &mut self.jobs);
         let Some(running) = &self.current else {
-            return self.preparation.begin(turn, jobs, generation);
+            let whole = Extent::default();
+            return self.preparation.begin(turn, jobs, generation, &whole);
         };
         let Some(stops) = self.choices.begin(running) else {
-            return self.preparation.begin(turn, jobs, generation);
+            let extent = self.choices.scope().extent(running);
+            return self.preparation.begin(turn, jobs, generation, &extent);
         };
         if self.choices.is_wanted() {
             turn.queue_fact(Fact::Requested);
@@ -50,7 +52,6 @@ impl<W: World> Master<W> {
     pub(super) fn propose_found(&mut self, found: Plan) {
         let mut must_start = self.serving_well();
         must_start.extend(self.schedules.fit().map(str::to_owned));
-        must_start.extend(self.choices.scope().names());
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
             let proposal = Proposal::first(found, &self.choices);
@@ -65,6 +66,8 @@ impl<W: World> Master<W> {
         if let Some(reason) = self.choices.refuse_unknown(turn, known, &all) {
             return self.preparation.fail(turn, reason);
         }
+        self.choices.follow_static_files(running, &found);
+        must_start.extend(self.choices.scope().names());
         let may_stay = |name: &str| self.workers.may_stay(name);
         match Proposal::new(found, running, &self.choices, may_stay) {
             Ok(mut proposal) => {
@@ -149,25 +152,28 @@ impl<W: World> Master<W> {
     }
 
     /// A client wants to know what a reload would do.
-    pub(super) fn preview(&mut self, client: ClientId) {
-        self.check_first(client, BTreeSet::new(), Wanted::Preview);
+    pub(super) fn preview(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        self.check_first(client, names, Wanted::Preview);
     }
 
     /// The configuration was checked for that.
-    fn checked_preview(&mut self, client: ClientId, found: Result<Plan, String>) {
-        let may_stay = |name: &str| self.workers.may_stay(name);
+    fn checked_preview(
+        &mut self,
+        client: ClientId,
+        names: BTreeSet<Name>,
+        found: Result<Plan, String>,
+    ) {
         let told = match (found, &self.current) {
             (Err(reason), _) if reason.is_empty() => {
                 Err("the configuration could not be checked".to_owned())
             }
             (Err(reason), _) => Err(format!("a reload would be refused: {reason}")),
             (Ok(_), None) => Err("the first generation is still being started".to_owned()),
-            (Ok(found), Some(running)) => match running.lost_folder(&found) {
-                Some(why) => Err(format!("a reload would be refused: {why}")),
-                None => Proposal::of_reload(found, running, &self.choices, may_stay)
-                    .map(|proposal| preview::describe(running, &proposal))
-                    .map_err(|why| format!("a reload would be refused: {why}")),
-            },
+            (Ok(found), Some(running)) => {
+                let scope = Scope::reload(client, names);
+                let told = self.reload_told(found, running, scope);
+                told.map_err(|why| format!("a reload would be refused: {why}"))
+            }
         };
         let answer = match told {
             Ok(text) => format!("ok\n{text}"),
@@ -176,9 +182,32 @@ impl<W: World> Master<W> {
         self.turn.world.answer(client, &answer);
     }
 
+    /// What a reload of this scope would do.
+    ///
+    /// # Errors
+    /// It would be refused, for this reason.
+    fn reload_told(&self, found: Plan, running: &Plan, mut scope: Scope) -> Result<String, String> {
+        if let Some(why) = running.lost_folder(&found) {
+            return Err(why.to_owned());
+        }
+        let (names, stopped) = (scope.names(), self.stopped());
+        let known = |name: &str| found.knows(name) || running.runs(name);
+        if let Some(name) = names.iter().find(|name| !known(name)) {
+            return Err(unknown_app(name, &names_of(&found)));
+        }
+        if let Some(name) = names.iter().find(|name| stopped.contains_key(*name)) {
+            return Err(is_stopped_text(name));
+        }
+        scope.follow_static_files(running, &found);
+        let may_stay = |name: &str| self.workers.may_stay(name);
+        let proposal = Proposal::of_reload(found, running, &self.choices, &scope, may_stay)?;
+        Ok(preview::describe(running, &proposal, &scope))
+    }
+
     /// Checks the configuration before a request is performed: a misspelt name is refused at once, whatever release goes on.
     fn check_first(&mut self, client: ClientId, names: BTreeSet<Name>, wanted: Wanted) {
-        match self.turn.world.start_check() {
+        let extent = self.extent(&names, wanted);
+        match self.turn.world.start_check(&extent) {
             Ok(pid) => {
                 let task = Task::CheckFirst(client);
                 self.jobs.add(&self.turn, pid, task, CHECK);
@@ -197,6 +226,18 @@ impl<W: World> Master<W> {
         }
     }
 
+    /// How far the check goes for a request.
+    fn extent(&self, names: &BTreeSet<Name>, wanted: Wanted) -> Extent {
+        let names = match wanted {
+            Wanted::Preview if names.is_empty() => return Extent::default(),
+            Wanted::Preview | Wanted::Restart => names.iter().map(Name::to_string).collect(),
+            // Only the names count; the release asks the applications.
+            Wanted::Reload | Wanted::Start => BTreeSet::new(),
+        };
+        let running = self.current.as_ref();
+        running.map_or_else(Extent::default, |running| Extent::part(names, running))
+    }
+
     /// The configuration was checked for a request.
     pub(super) fn checked_first(&mut self, client: ClientId, job: Pid) {
         let found = self.turn.world.checked(job);
@@ -206,7 +247,7 @@ impl<W: World> Master<W> {
         };
         match wanted {
             Wanted::Restart => return self.checked_restart(client, names, found),
-            Wanted::Preview => return self.checked_preview(client, found),
+            Wanted::Preview => return self.checked_preview(client, names, found),
             Wanted::Reload | Wanted::Start => {}
         }
         let known = |name: &str, found: &Plan| {

@@ -157,7 +157,7 @@ impl<W: World> Master<W> {
                 self.perform_request("control", Request::Stop);
             }
             Some(
-                Command::Plan
+                Command::Plan(_)
                 | Command::Reload(_)
                 | Command::Start(_)
                 | Command::Stop(_)
@@ -171,7 +171,7 @@ impl<W: World> Master<W> {
                 self.choices.request_all(Some(client));
                 self.perform_request("control", Request::Reload);
             }
-            Some(Command::Plan) => self.preview(client),
+            Some(Command::Plan(names)) => self.preview(client, names),
             Some(Command::Reload(names)) => self.reload_some(client, names),
             Some(Command::Start(names)) => self.start(client, names),
             Some(Command::Stop(names)) => self.stop_some(client, names, false),

@@ -51,7 +51,7 @@ use crate::guard::orphans::Orphans;
 use crate::guard::table::Files;
 use crate::guard::waiting::Earlier;
 use crate::launcher::progress::{Launching, Progress};
-use crate::plan::{self, Acme, Listener, LogFile, Plan, Secret};
+use crate::plan::{self, Acme, Extent, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 
@@ -292,8 +292,8 @@ impl World for System {
         self.start_process(start)
     }
 
-    fn start_check(&mut self) -> io::Result<Pid> {
-        self.start_config_check()
+    fn start_check(&mut self, extent: &Extent) -> io::Result<Pid> {
+        self.start_config_check(extent)
     }
 
     fn checked(&mut self, job: Pid) -> Result<Plan, String> {

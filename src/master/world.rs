@@ -17,7 +17,7 @@ use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
 use crate::launcher::progress::Progress;
-use crate::plan::{self, Acme, Launch, Listener, LogFile, Plan, Secret};
+use crate::plan::{self, Acme, Extent, Launch, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Slot;
@@ -301,11 +301,11 @@ pub trait World {
     /// The system refuses.
     fn start(&mut self, start: &Start) -> io::Result<Pid>;
 
-    /// Starts the job that checks the configuration.
+    /// Starts the job that checks the configuration for a release of this extent.
     ///
     /// # Errors
     /// The system refuses.
-    fn start_check(&mut self) -> io::Result<Pid>;
+    fn start_check(&mut self, extent: &Extent) -> io::Result<Pid>;
 
     /// The result of the job that checked the configuration, after it has ended.
     ///

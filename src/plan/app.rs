@@ -11,7 +11,7 @@ use preforkd_worker::env;
 use preforkd_worker::front::{Outline, Speech};
 use serde::{Deserialize, Serialize};
 
-use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, Rights, lossless};
+use super::{Acme, Check, DjangoFiles, FileState, LogFile, Output, OwnAddress, Rights, lossless};
 use crate::config::{Address, Stdin, StopSignal};
 #[cfg(test)]
 use crate::supervisor::Restart;
@@ -29,6 +29,8 @@ pub struct App {
     pub certificates: Option<Secret>,
     /// What its workers serve, if they are the front.
     pub sites: Vec<Outline>,
+    /// What Django sites among them have told of their static files, by the name of the site.
+    pub django: BTreeMap<String, DjangoFiles>,
     /// How certificates are ordered, if sites want that.
     pub acme: Option<Acme>,
     /// Whether the launched process is a template that forks the workers.
@@ -157,6 +159,7 @@ impl App {
             },
             certificates: None,
             sites: Vec::new(),
+            django: BTreeMap::new(),
             acme: None,
             template: false,
             policy: Policy {

@@ -108,6 +108,7 @@ impl Draft<'_> {
             launch,
             certificates: None,
             sites: Vec::new(),
+            django: BTreeMap::new(),
             acme: None,
             template,
             policy,

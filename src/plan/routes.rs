@@ -6,8 +6,9 @@ use std::ops::Range;
 use preforkd_worker::front::{Route, Target};
 use toml::Spanned;
 
+use super::django::Asked;
 use super::static_files::{check_prefix, decoded};
-use super::{App, Draft, Launch, outside};
+use super::{Draft, Launch, outside};
 use crate::config::{Answer, Mapped, Place, Redirect, Route as Written, Site, Value};
 
 /// What `redirect = "https"` stands for.
@@ -25,7 +26,7 @@ impl Draft<'_> {
         &self,
         site: &Site,
         launch: &Launch,
-        apps: &BTreeMap<String, App>,
+        asked: &mut Asked,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Route>, Place> {
         let mut routes: Vec<Placed> = Vec::new();
@@ -33,7 +34,7 @@ impl Draft<'_> {
             routes.push((self.route(route, launch, warnings)?, route.span()));
         }
         let mut mappings = self.static_files(launch, warnings)?;
-        mappings.extend(self.django_files(site, launch, apps, warnings)?);
+        mappings.extend(self.django_files(site, launch, asked, warnings)?);
         for (path, mapping) in mappings {
             let place = site.static_files.mappings.get(&path).map(Spanned::span);
             let place = place.or_else(|| site.static_files.place());

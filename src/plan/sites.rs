@@ -9,6 +9,7 @@ use preforkd_worker::front::{self, Certificates, Settings};
 
 use super::acme::{self, Acme};
 use super::certificates;
+use super::django::Asked;
 use super::lacking::Lacking;
 use super::layers;
 use super::shared_logs::Use;
@@ -17,14 +18,14 @@ use super::sockets;
 use super::static_files::DENIED;
 use super::upstreams::Reached;
 use super::{
-    App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Rights, Secret, Stop,
+    App, Draft, Extent, Hang, Host, Launch, Listener, Output, Plan, Recycle, Rights, Secret, Stop,
     is_app_name,
 };
 use crate::config::{Address, Config, Place, Sources, Stdin};
 use crate::supervisor::Readiness;
 
 /// The name of the app that serves the sites.
-pub(super) const FRONT: &str = "front";
+pub const FRONT: &str = "front";
 
 /// The listeners of all sites, in the order in which the workers get them.
 #[derive(Default)]
@@ -76,6 +77,7 @@ pub(super) fn front(
     config: &Config,
     sources: &Sources,
     host: &dyn Host,
+    extent: &Extent,
     reached: &Reached,
     plan: &mut Plan,
 ) -> Result<Option<(App, Vec<Use>)>, Place> {
@@ -108,6 +110,7 @@ pub(super) fn front(
         }
     }
     let mut certificates = BTreeMap::new();
+    let mut asked = Asked::new(extent, &plan.apps);
     let state = acme::state(config, sources, host);
     let mut acme = Acme::new(config, &draft, state, &launch.program, launch.user.as_ref())?;
     for (name, site) in &config.site {
@@ -143,7 +146,7 @@ pub(super) fn front(
             name: name.get_ref().clone(),
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
-            routes: draft.routes(site, &launch, &plan.apps, &mut warnings)?,
+            routes: draft.routes(site, &launch, &mut asked, &mut warnings)?,
             layers: draft.layers_of_site(site, tls.is_some(), &launch, &mut warnings)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
@@ -192,6 +195,7 @@ pub(super) fn front(
     let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
     app.certificates = certificates;
     app.sites = outlines;
+    app.django = asked.files;
     acme.prefer(sockets.plain());
     app.acme = (!acme.sites.is_empty()).then_some(acme);
     app.after = reached.names().cloned().collect();
@@ -341,6 +345,7 @@ impl Draft<'_> {
             launch,
             certificates: None,
             sites: Vec::new(),
+            django: BTreeMap::new(),
             acme: None,
             template: false,
             policy,

@@ -10,6 +10,7 @@ use super::*;
 use crate::config::{Apps, StopSignal};
 use crate::schedule::Zone;
 
+mod django;
 mod keys;
 mod platform;
 mod proxies;

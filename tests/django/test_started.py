@@ -1,5 +1,6 @@
 """A project as `django-admin startproject` makes it, under the real master: what a beginner has."""
 import http.client
+import json
 import os
 import shutil
 import subprocess
@@ -122,6 +123,63 @@ class Started(unittest.TestCase):
         self.assertIn("app web cannot be asked where its static files are", said)
         self.assertIn("imports nope_of_test, which is missing", said)
         self.assertEqual(self.get(server, STYLE).status, 200)
+        self.assertEqual(server.stop(), 0)
+
+    def test_a_reload_of_some_apps_asks_only_theirs_and_replaces_the_front_if_static_files_have_changed(self):
+        loaded = self.folder / "loaded"
+        for name in ("first", "second"):
+            (self.folder / name).mkdir()
+            (self.folder / name / "a.css").write_text(name)
+        count = f"with open({str(loaded)!r}, 'a') as file: file.write(str(os.getpid()) + '\\n')\n"
+        self.settings(f"DEBUG = False\nALLOWED_HOSTS = ['*']\nLOGGING = {{'version': 1}}\nSTATIC_ROOT = BASE_DIR / 'first'\nimport os\n{count}")
+        config = self.folder / "app.toml"
+        config.write_text(
+            f'[master]\ncontrol = "c.sock"\n[app.web]\nwsgi = "shop.wsgi"\npython = "{PYTHON}"\n'
+            f'[app.other]\ncommand = ["sleep", "1000"]\nready = "exec"\n'
+            f'[site.shop]\nlisten = "fd:web"\napp = "web"\nstatic = "django"\n'
+        )
+        server = self.serve()
+        before = loaded.read_text()
+
+        def front():
+            status = json.loads(self.command("status", "--json"))
+            return {worker["pid"] for app in status["apps"] if app["name"] == "front" for worker in app["workers"]}
+
+        workers = front()
+        too = "the static files of app web have changed, so its workers are replaced too"
+        self.assertIn("web: is replaced (nothing has changed, but it is named)", self.command("plan", "web"))
+        self.assertNotIn(too, self.command("reload", "web"))
+        self.assertEqual(front(), workers, "nothing has changed")
+        self.assertNotEqual(loaded.read_text(), before, "a reload of the app asks it")
+
+        self.settings("import nope_of_test\n")
+        before = loaded.read_text()
+        self.command("reload", "other")
+        self.command("stop", "other")
+        self.assertIn("other: started", self.command("start", "other"))
+        self.command("restart", "other")
+        self.assertEqual(self.command("plan", "other"), "other: is replaced (nothing has changed, but it is named)\n")
+        self.assertEqual(loaded.read_text(), before, "the application was not loaded")
+        for words in (("reload",), ("reload", "web"), ("reload", "front"), ("restart", "web"), ("plan",), ("plan", "web")):
+            with self.subTest(words=words):
+                said = self.command(*words, status=1)
+                self.assertIn("static: app web cannot be asked where its static files are", said)
+                self.assertIn("app.toml:", said)
+        self.assertEqual(front(), workers)
+        self.assertEqual(self.get(server, "/static/a.css").headers["Content-Length"], str(len("first")))
+
+        settings = self.folder / "shop" / "settings.py"
+        settings.write_text(settings.read_text().replace("import nope_of_test\n", "STATIC_ROOT = BASE_DIR / 'second'\n"))
+        line = "front: is replaced (changed: static files of app web, the sites)"
+        self.assertIn(line, self.command("plan", "web"))
+        self.assertIn(line, self.command("plan"))
+        self.assertIn(f"front: {too}\n", self.command("reload", "web"))
+        server.wait_log(f"app=front: {too}")
+        self.assertTrue(workers.isdisjoint(front()))
+        self.assertEqual(self.get(server, "/static/a.css").headers["Content-Length"], str(len("second")))
+        self.settings("STATIC_ROOT = BASE_DIR / 'first'\n")
+        self.assertIn(f"front: {too}\n", self.command("restart", "web"))
+        self.assertEqual(self.get(server, "/static/a.css").headers["Content-Length"], str(len("first")))
         self.assertEqual(server.stop(), 0)
 
     def test_applications_are_loaded_by_a_check_that_is_asked_to(self):

@@ -24,7 +24,7 @@ use crate::master::world::{
     Arrived, ClientId, Exit, Killed, Left, NotOpened, Notice, Opened, Private, ReadState, Rest,
     Role, Sender, Source, Start, Target, World,
 };
-use crate::plan::{self, Acme, Listener, LogFile, Plan, Secret};
+use crate::plan::{self, Acme, Extent, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Replace;
@@ -154,7 +154,7 @@ impl World for Kernel {
         Ok(pid)
     }
 
-    fn start_check(&mut self) -> io::Result<Pid> {
+    fn start_check(&mut self, _extent: &Extent) -> io::Result<Pid> {
         let mut found = self.disk.plan();
         if let Ok(plan) = &mut found
             && let Some(app) = plan.apps.values_mut().next()

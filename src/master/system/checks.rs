@@ -11,12 +11,12 @@ use super::System;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::probe;
 use crate::effects::tail::Tail;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Extent, Plan};
 use crate::release::Name;
 
 impl System {
-    pub(super) fn start_config_check(&mut self) -> io::Result<Pid> {
-        let check = ConfigCheck::start(&self.configuration)?;
+    pub(super) fn start_config_check(&mut self, extent: &Extent) -> io::Result<Pid> {
+        let check = ConfigCheck::start(&self.configuration, extent)?;
         let pid = check.pid;
         self.checks.insert(pid, check);
         Ok(pid)
