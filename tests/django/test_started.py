@@ -142,8 +142,11 @@ class Started(unittest.TestCase):
         before = loaded.read_text()
 
         def front():
+            """The workers of the front, without those that are about to end."""
             status = json.loads(self.command("status", "--json"))
-            return {worker["pid"] for app in status["apps"] if app["name"] == "front" for worker in app["workers"]}
+            workers = next(app["workers"] for app in status["apps"] if app["name"] == "front")
+            newest = max(worker["generation"] for worker in workers)
+            return {worker["pid"] for worker in workers if worker["generation"] == newest}
 
         workers = front()
         too = "the static files of app web have changed, so its workers are replaced too"
@@ -169,7 +172,8 @@ class Started(unittest.TestCase):
         self.assertEqual(self.get(server, "/static/a.css").headers["Content-Length"], str(len("first")))
 
         settings = self.folder / "shop" / "settings.py"
-        settings.write_text(settings.read_text().replace("import nope_of_test\n", "STATIC_ROOT = BASE_DIR / 'second'\n"))
+        settings.write_text(settings.read_text().replace("import nope_of_test\n", ""))
+        self.settings("STATIC_ROOT = BASE_DIR / 'second'\n")
         line = "front: is replaced (changed: static files of app web, the sites)"
         self.assertIn(line, self.command("plan", "web"))
         self.assertIn(line, self.command("plan"))
