@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -348,26 +348,63 @@ fn a_master_that_nobody_told_where_has_a_control_socket_all_the_same() {
     if nix::unistd::geteuid().is_root() {
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(run.folder.path(), open).expect("ours");
-        let of_other = preforkd()
-            .args(["status", "-c"])
-            .arg(run.path("app.toml"))
-            .uid(61_235)
-            .gid(61_235)
-            .env_remove("XDG_RUNTIME_DIR")
-            .output();
-        let of_other = of_other.expect("preforkd runs");
+        let status_as_other = || {
+            let mut command = preforkd();
+            command.args(["status", "-c"]).arg(run.path("app.toml"));
+            let command = command.uid(61_235).gid(61_235);
+            let output = command.env_remove("XDG_RUNTIME_DIR").output();
+            output.expect("preforkd runs")
+        };
+        let of_other = status_as_other();
         let error = String::from_utf8_lossy(&of_other.stderr);
         assert_eq!(of_other.status.code(), Some(1), "{error}");
         assert!(
             error.contains("belongs to the user with the number 0 (run this as that user"),
             "{error}"
         );
+        // The file says another place by now, and the master does not know.
+        let edited = format!("[master]\ncontrol = 'other.sock'\n{}", app(""));
+        run.write("app.toml", &edited);
+        let of_other = status_as_other();
+        let error = String::from_utf8_lossy(&of_other.stderr);
+        for part in [
+            "other.sock: No such file",
+            "belongs to the user with the number 0 (run this as that user",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        run.write("app.toml", &app(""));
     }
     run.stop();
     let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
     let nobody = format!("no master runs with {}", run.path("app.toml").display());
     assert!(error.contains(&nobody), "{error}");
+}
+
+#[test]
+fn a_second_master_of_a_configuration_says_that_there_is_another_one() {
+    let mut run = Run::begin(ASLEEP);
+    run.message("READY=1");
+    let mut second = preforkd()
+        .arg("-c")
+        .arg(run.path("app.toml"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("preforkd runs");
+    let said = BufReader::new(second.stderr.take().expect("a pipe"));
+    let mut lines = said.lines().map(|line| line.expect("text"));
+    let warning = lines.find(|line| line.contains("WARN"));
+    let warning = warning.expect("it warns");
+    let pid = format!("process {} (preforkd) is listening there", run.pid());
+    for part in [&pid, "another master may run with this configuration"] {
+        assert!(warning.contains(part), "{warning}");
+    }
+    let second_pid = i32::try_from(second.id()).expect("a pid");
+    kill(Pid::from_raw(second_pid), Signal::SIGTERM).expect("it runs");
+    let _ = lines.last();
+    assert!(second.wait().expect("it ends").success());
+    run.stop();
 }
 
 #[test]

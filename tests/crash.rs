@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::{Run, app, worker};
+use common::{Run, app, free_address, worker};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -64,6 +66,36 @@ fn an_app_that_keeps_failing_is_given_up_until_a_reload() {
     std::fs::remove_file(run.path("behaviour")).expect("it is there");
     assert!(run.reload().contains("web 2/2 ready"));
     run.stop();
+}
+
+#[test]
+fn an_app_that_is_given_up_without_workers_refuses_clients() {
+    let address = free_address();
+    let (give_up, worker) = ("give_up = { crashes = 1, within = '1m' }", worker());
+    for listen in [format!("{address}"), "unix:web.sock".to_owned()] {
+        let config = format!("[app.web]\ncommand = '{worker}'\nlisten = '{listen}'\n{give_up}\n");
+        let mut run = Run::start(&config);
+        let connects = |run: &Run| match listen.strip_prefix("unix:") {
+            None => TcpStream::connect(address).is_ok(),
+            Some(name) => UnixStream::connect(run.path(name)).is_ok(),
+        };
+        let worker = run.event("started");
+        assert!(connects(&run));
+        kill(worker.pid, Signal::SIGKILL).expect("it lives");
+        run.logged(&["app=web", "not listening on", "while no worker runs"]);
+        assert!(!connects(&run));
+        // A release that fails leaves it as it is.
+        run.write("behaviour", "exit 9");
+        run.reload();
+        let until = Instant::now() + Duration::from_secs(20);
+        while connects(&run) {
+            assert!(Instant::now() < until, "it goes on to listen");
+        }
+        std::fs::remove_file(run.path("behaviour")).expect("it is there");
+        assert!(run.reload().contains("web 1/1 ready"));
+        assert!(connects(&run));
+        run.stop();
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::{Signal, kill};
@@ -30,7 +32,10 @@ fn start(config: &str) -> Run {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("room");
     std::fs::write(folder.path().join("files/a.css"), "body {}").expect("room");
-    let run = Run::begin_in(folder, config, |_| {});
+    // An init system that keeps no sockets: a unix socket that is kept, and closed by the master, has its clients wait.
+    let run = Run::begin_in(folder, config, |command| {
+        command.env("MEMORY_PRESSURE_WATCH", "/dev/null");
+    });
     run.message("READY=1");
     run
 }
@@ -393,6 +398,50 @@ fn a_program_whose_workers_share_an_address_is_not_waited_for_either() {
         order(&["start", name]);
         serves(&run, name);
     }
+    run.stop();
+}
+
+/// How many connections wait to be accepted at a unix socket: they have its path and no inode yet, proc_net(5).
+fn accept_queue(path: &Path) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/unix").expect("proc");
+    let lines = sockets.lines().map(|line| line.split_ascii_whitespace());
+    let waiting = lines.filter(|words| {
+        let words: Vec<_> = words.clone().collect();
+        words.get(6) == Some(&"0") && words.get(7).is_some_and(|at| Path::new(at) == path)
+    });
+    waiting.count()
+}
+
+#[test]
+fn a_request_that_waits_in_the_listener_of_an_app_that_is_given_up_is_refused() {
+    build_front();
+    let config = format!(
+        "[master]\ncontrol = 'control'\n[app.lost]\ncommand = '{}'\nlisten = 'unix:lost.sock'\ngive_up = {{ crashes = 1, within = '1m' }}\n\
+        [site.lost]\nlisten = 'unix:site.sock'\nhosts = 'lost.example'\napp = 'lost'\n",
+        worker()
+    );
+    let mut run = start(&config);
+    let file = run.path("lost.sock");
+    let worker = pids(&run, "lost").pop_first().expect("a worker");
+    let worker = Pid::from_raw(i32::try_from(worker).expect("a pid"));
+    kill(worker, Signal::SIGSTOP).expect("it lives");
+    let mut client = connect(&run);
+    send(
+        &mut client,
+        "GET / HTTP/1.1\r\nHost: lost.example\r\nConnection: close\r\n\r\n",
+    );
+    let until = Instant::now() + Duration::from_secs(20);
+    while accept_queue(&file) == 0 {
+        assert!(Instant::now() < until, "the front never connects");
+        std::thread::yield_now();
+    }
+    kill(worker, Signal::SIGKILL).expect("it lives");
+    let (status, after, _) = parts(&rest(client), "Retry-After");
+    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(after, "1");
+    assert!(run.reload().contains("lost 1/1 ready"));
+    let answer = get(&run, "lost.example", "/echo");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     run.stop();
 }
 

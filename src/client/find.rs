@@ -182,9 +182,14 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Ok(_) | Err(_) => {}
         }
     }
-    let failure = failure.unwrap_or_else(|| nobody(places, file, is_trusted));
+    let out_of_reach = out_of_reach(places, file, is_trusted);
+    let mut why: Vec<_> = failure.into_iter().chain(out_of_reach).collect();
+    if why.is_empty() {
+        let shown = file.display();
+        why.push(format!("no master runs with {shown} (start it, or check the path; for another place of the control socket, use --socket)"));
+    }
     others.dedup();
-    Err([vec![failure], others].concat().join("; "))
+    Err([why, others].concat().join("; "))
 }
 
 /// The user of the process that listens: unix(7), SO_PEERCRED.
@@ -193,19 +198,19 @@ fn listener(stream: &UnixStream) -> Option<u32> {
     Some(peer.uid())
 }
 
-/// Why no master is found that runs with `file`.
-fn nobody(places: &Places, file: &Path, is_trusted: impl Fn(u32) -> bool) -> String {
+/// A running master that cannot be asked whether it runs with `file`, and why.
+fn out_of_reach(places: &Places, file: &Path, is_trusted: impl Fn(u32) -> bool) -> Option<String> {
     let shown = file.display();
     let own = geteuid().as_raw();
     let mut running = beacon::running();
     // Many users may have a file of this name.
     running.sort_by_key(|(_, _, seen)| !names_usual_socket(seen, places));
-    let found = running.into_iter().find_map(|(pid, uid, seen)| match seen {
+    running.into_iter().find_map(|(pid, uid, seen)| match seen {
         Shown::NoSocket if may_run_with(pid, file) => Some(format!(
             "no master that has a control socket runs with {shown}; the one with pid {pid}, which may do so, has none (its log says why; set `control` in [master] and reload)"
         )),
         Shown::Hidden if uid != own && may_run_with(pid, file) => Some(format!(
-            "no master of this user runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user or as root)"
+            "no master of this user runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user or as root, or name its control socket with --socket)"
         )),
         // What listens there may be anything of that user, so it is not asked.
         Shown::Socket(socket) if !is_trusted(uid) && may_run_with(pid, file) => Some(format!(
@@ -213,9 +218,6 @@ fn nobody(places: &Places, file: &Path, is_trusted: impl Fn(u32) -> bool) -> Str
             or_at(&socket)
         )),
         _ => None,
-    });
-    found.unwrap_or_else(|| {
-        format!("no master runs with {shown} (start it, or check the path; for another place of the control socket, use --socket)")
     })
 }
 

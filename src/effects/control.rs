@@ -72,8 +72,8 @@ impl Control {
     /// the socket can send commands.
     ///
     /// # Errors
-    /// The folder is not writable, another process listens there, or the path is another file, which is not touched. It listens
-    /// where it has listened before.
+    /// The folder is not writable, another process listens there ([`io::ErrorKind::AddrInUse`]), or the path is another file, which is
+    /// not touched. It listens where it has listened before.
     pub fn listen(
         &mut self,
         path: &Path,
@@ -83,7 +83,13 @@ impl Control {
         let socket = socket_file::stream()?;
         let rights = rights(mode, group);
         let listen = || socket::listen(&socket, Backlog::MAXCONN);
-        let file = SocketFile::bind(&socket, path, rights, listen).map_err(io::Error::other)?;
+        let file = SocketFile::bind(&socket, path, rights, listen).map_err(|not_bound| {
+            let kind = match not_bound.in_use {
+                true => io::ErrorKind::AddrInUse,
+                false => io::ErrorKind::Other,
+            };
+            io::Error::new(kind, not_bound)
+        })?;
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         let listening = Listening {

@@ -1,11 +1,11 @@
-//! Apps that are not required and have no worker: their listeners are closed until the next attempt to start one, so that clients are
-//! refused at once and need not wait for nobody. Sites refuse their requests, and those of apps that are stopped or given up.
+//! Apps that have no worker and are not required or were given up: their listeners are closed until the next attempt to start one, so that
+//! clients are refused at once and need not wait for nobody. Sites refuse their requests, and those of apps that are stopped or given up.
 //!
 //! A listener is opened with the start of a worker ([`World::open_missing_listener`]), whatever goes on meanwhile: so it can be closed
 //! whenever its app has no worker, also during the first start and a reload.
 //!
 //! What has served keeps its listeners while it is tried again, like any other app: that is an interruption, and its clients may wait. Not
-//! so where no worker comes before the next release.
+//! so where no worker comes before the next release, as the app was given up: then a required app refuses its clients, too.
 
 use std::collections::BTreeSet;
 
@@ -115,16 +115,17 @@ fn has_worker(app: &App) -> bool {
     counts.ready + counts.starting + counts.leaving > 0
 }
 
-/// Whether an app that may refuse clients has no worker: one that could be started now was requested.
+/// Whether an app has no worker and its clients need not wait for one: it was given up, or it may refuse clients, and one that could be
+/// started now was requested.
 fn is_idle(app: &App) -> bool {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
+    if has_worker(app) || supervisor.is_paused() {
+        return false;
+    }
     // The load that a listener reports starts workers.
     let may_refuse = app
         .current()
         .is_some_and(|(_, plan)| !plan.required && plan.policy.range.is_none());
     let is_done = counts.finished + counts.failed >= counts.wanted;
-    may_refuse
-        && !has_worker(app)
-        && (supervisor.is_given_up() || app.is_installed() || is_done)
-        && !supervisor.is_paused()
+    supervisor.is_given_up() || may_refuse && (app.is_installed() || is_done)
 }

@@ -361,6 +361,9 @@ impl Dispatch {
             self.enter(place, request, now);
             return Arrival::Run(place);
         }
+        if self.is_refusing() {
+            return Arrival::Refused;
+        }
         self.again.push_back(request);
         self.begins_to_wait(now)
     }

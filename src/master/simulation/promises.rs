@@ -1,6 +1,8 @@
 //! What holds after every turn.
 
 use super::*;
+use crate::plan::Plan;
+use crate::supervisor::Supervisor;
 
 impl History {
     /// The apps whose replacements the backoff delays, and until when.
@@ -73,29 +75,33 @@ impl History {
         self.check_short_lives();
     }
 
-    /// An app that is not required and was never ready takes no clients while none of its workers lives or was requested, whatever the
-    /// other apps do.
+    /// An app that is not required and was never ready, or that was given up, takes no clients while none of its workers lives or was
+    /// requested, whatever the other apps do.
     fn check_clients(&mut self) {
         let kernel = &self.master.turn.world;
         let apps = &self.master.workers.apps;
         self.served.retain(|name| apps.contains_key(name));
         let ready = kernel.processes.values().filter(|process| process.ready);
         self.served.extend(ready.map(|process| process.app.clone()));
+        let staying = |plan: Option<&Plan>| -> BTreeSet<Address> {
+            let listeners = plan.into_iter().flat_map(|plan| &plan.listeners);
+            let staying = listeners.filter(|listener| listener.stays_open);
+            staying.map(|listener| listener.address.clone()).collect()
+        };
         let candidate = self.master.preparation.candidate();
-        let plans = candidate.map(|candidate| &candidate.plan);
-        let plans = plans.into_iter().chain(&self.master.current);
-        let listeners = plans.flat_map(|plan| &plan.listeners);
-        let staying = listeners.filter(|listener| listener.stays_open);
-        let staying: BTreeSet<_> = staying.map(|listener| &listener.address).collect();
+        let proposed = staying(candidate.map(|candidate| &candidate.plan));
+        let current = staying(self.master.current.as_ref());
         let is_deserted = |address: &Address| {
             let name = disk::app_at(address);
             let living = kernel.processes.values();
             let mut living = living.filter(|process| process.dead.is_none() && process.app == name);
             let supervisor = apps.get(&name).map(|app| &app.supervisor);
             let starts = supervisor.is_some_and(|app| app.is_paused() || app.counts().starting > 0);
-            !staying.contains(address)
+            let is_given_up = supervisor.is_some_and(Supervisor::is_given_up);
+            let waits = current.contains(address) || self.served.contains(&name);
+            (is_given_up || !waits)
+                && !proposed.contains(address)
                 && !self.master.choices.will_start(&name)
-                && !self.served.contains(&name)
                 && !starts
                 && living.all(|process| matches!(process.kind, Kind::Job(_)))
         };

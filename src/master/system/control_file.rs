@@ -159,7 +159,16 @@ impl System {
                     remove_left_beside(usual);
                     return Some(usual.clone());
                 }
-                Err(reason) => reasons.push(format!("{}: {reason}", usual.folder.display())),
+                Err(reason) => {
+                    let shown = path.display();
+                    // The name says which configuration it is.
+                    if reason.kind() == io::ErrorKind::AddrInUse {
+                        warn!(
+                            "the control socket {shown} is in use: {reason}; another master may run with this configuration: commands reach that one, and its apps run twice"
+                        );
+                    }
+                    reasons.push(format!("{}: {reason}", usual.folder.display()));
+                }
             }
         }
         if !self.keeper.told_usual && !reasons.is_empty() {

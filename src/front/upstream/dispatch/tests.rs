@@ -144,6 +144,10 @@ fn nothing_waits_for_an_app_that_is_not_running() {
     assert_eq!(d.arrive(facts(4), 0), Arrival::Refused);
     assert_eq!((d.expired(NEVER), d.expired(NEVER)), (Some(3), None));
     assert_eq!((d.running(), d.waiting()), (2, 0));
+    // What has failed there and could be sent again does not wait either.
+    d.ended(1, 1, Outcome::Bad, 0);
+    assert_eq!(d.again(1, 1, 0), Arrival::Refused);
+    assert_eq!((d.running(), d.waiting()), (1, 0));
     // One that is about to start is waited for.
     d.refuse(false);
     assert!(!d.is_refusing());

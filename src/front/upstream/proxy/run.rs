@@ -621,7 +621,8 @@ impl Proxy {
                 ticket,
                 place,
             }),
-            Arrival::Wait | Arrival::Full | Arrival::Refused => {}
+            Arrival::Refused => self.answer(ticket, None, &Failure::NotRunning, now),
+            Arrival::Wait | Arrival::Full => {}
         }
     }
 
