@@ -32,7 +32,10 @@ fn the_new_one_starts_when_nothing_of_the_old_one_is_left() {
     assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
     run.logged(&["left a process that it had started; sending SIGTERM"]);
     run.logged(&["sending SIGKILL to a process that it had started"]);
-    run.logged(&["app=beat: generation 2 runs, after ", " without a worker"]);
+    run.logged(&[
+        "app=beat: generation 2 runs, after ",
+        " without a ready worker",
+    ]);
     run.stop();
 }
 
@@ -63,7 +66,7 @@ fn if_the_new_one_fails_the_old_one_is_started_again() {
     assert!(message.contains(refused), "{message}");
     run.logged(&[
         "app=beat: generation 1 runs again, after ",
-        " without a worker",
+        " without a ready worker",
     ]);
     assert_eq!(run.ask("env PREFORKD_GENERATION"), "1");
     run.write("app.toml", &alone());
@@ -91,7 +94,7 @@ fn the_failure_of_another_app_ends_nothing() {
     let pid = stat.split(' ').next();
     assert_eq!(pid, Some(before.to_string().as_str()), "the same process");
     let log = run.stop();
-    assert!(!log.contains("without a worker"), "{log}");
+    assert!(!log.contains("without a ready worker"), "{log}");
 }
 
 #[test]
@@ -272,6 +275,6 @@ fn nothing_ends_for_a_release_that_is_known_not_to_start() {
         let pid = stat.split(' ').next();
         assert_eq!(pid, Some(serving.to_string().as_str()), "the same process");
         let log = run.stop();
-        assert!(!log.contains("without a worker"), "{log}");
+        assert!(!log.contains("without a ready worker"), "{log}");
     }
 }

@@ -305,7 +305,7 @@ tables! {
         crashes: Number<1, NO_LIMIT> = (required), Reload;
         /// The time in which they happen.
         within: Time = (required), Reload;
-        /// What happens then: "degrade" keeps the workers that run and starts none until the next reload; "exit" stops the master with status 3.
+        /// What happens then: "degrade" keeps the workers that run and starts none until the next reload, and refuses clients when none runs any more; "exit" stops the master with status 3.
         then: Then = "degrade", Reload;
     }
 

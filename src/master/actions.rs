@@ -52,10 +52,10 @@ impl<W: World> Master<W> {
                 let gap = report::short(gap);
                 match again {
                     true => warn!(
-                        "app={name}: generation {generation} runs again, after {gap} without a worker"
+                        "app={name}: generation {generation} runs again, after {gap} without a ready worker"
                     ),
                     false => info!(
-                        "app={name}: generation {generation} runs, after {gap} without a worker"
+                        "app={name}: generation {generation} runs, after {gap} without a ready worker"
                     ),
                 }
                 return;

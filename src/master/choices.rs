@@ -290,12 +290,19 @@ impl Choices {
         known: impl Fn(&str) -> bool,
         all: &str,
     ) -> Option<String> {
+        let unknown = |request: &Request| {
+            let unknown = request.names.iter().find(|name| !known(name))?;
+            Some(unknown_app(unknown, all))
+        };
+        if let (false, [only]) = (self.current.all, &self.current.requests[..]) {
+            // Its client is answered when the release has failed, and the log says what it was for.
+            return unknown(only);
+        }
         let mut refused = None;
         self.current.requests.retain(|request| {
-            let Some(unknown) = request.names.iter().find(|name| !known(name)) else {
+            let Some(reason) = unknown(request) else {
                 return true;
             };
-            let reason = unknown_app(unknown, all);
             turn.world
                 .answer(request.client, &format!("error {reason}\n"));
             refused = Some(reason);

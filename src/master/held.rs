@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use log::info;
 
-use super::Master;
 use super::choices::Choices;
 use super::world::World;
+use super::{Master, report};
 use crate::plan::{Listener, Plan};
 use crate::release::Name;
 
@@ -87,7 +87,7 @@ impl<W: World> Master<W> {
         let keep = self.held.take_over(None, plan, &self.choices);
         let (closed, _) = self.turn.world.keep_listeners(&keep);
         for address in closed {
-            info!("no longer listening on {address}");
+            info!("{}", report::no_longer_listening(&address));
         }
     }
 

@@ -205,6 +205,17 @@ pub fn held_by(address: &Address, app: &str) -> String {
     format!("cannot listen on {address}: a worker of {app} has it (`preforkd stop {app}` frees it)")
 }
 
+/// A listener is not one of any app any more.
+pub fn no_longer_listening(address: &Address) -> String {
+    match address {
+        // Its accept queue takes connections as long as the init system has it.
+        Address::Inherited(_) => format!(
+            "no app accepts connections at {address} any more; the init system keeps it open"
+        ),
+        _ => format!("no longer listening on {address}"),
+    }
+}
+
 /// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {

@@ -203,7 +203,7 @@ impl<W: World> Master<W> {
             warn!("the change of a listener does not take effect: {failure}");
         }
         for address in closed {
-            info!("no longer listening on {address}");
+            info!("{}", report::no_longer_listening(&address));
         }
         turn.world.keep_log_files(&plan.log_files());
         if self.current.is_some() {

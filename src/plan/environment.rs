@@ -105,10 +105,14 @@ impl Draft<'_> {
         }
         let wrong = |message: String| Place::at(file.span(), format!("env_file: {message}"));
         let text = self.host.data(&path, user, MAX_FILE).map_err(wrong)?;
-        env_file::variables(&text).map_err(|error| {
+        let variables = env_file::variables(&text).map_err(|error| {
             let (line, message) = (error.line, error.message);
             wrong(format!("{}:{line}: {message}", path.display()))
-        })
+        })?;
+        match variables.iter().find(|(name, _)| env::is_of_contract(name)) {
+            Some((name, _)) => Err(wrong(format!("{}: {}", path.display(), of_contract(name)))),
+            None => Ok(variables),
+        }
     }
 
     /// The secret that `text` names, read with the rights of this user where others than that of the master can change it. No message quotes it.
@@ -151,10 +155,7 @@ impl Draft<'_> {
         for (name, value) in &*self.written.env {
             check_name("env", name)?;
             if env::is_of_contract(name.get_ref()) {
-                let message = format!(
-                    "env: the master sets {} for each worker (remove it)",
-                    name.get_ref()
-                );
+                let message = format!("env: {}", of_contract(name.get_ref()));
                 return Err(Place::at(name.span(), message));
             }
             let (place, name) = (name.span(), name.get_ref());
@@ -166,6 +167,11 @@ impl Draft<'_> {
         }
         Ok(found)
     }
+}
+
+/// What is wrong with a variable of the worker contract.
+fn of_contract(name: &str) -> String {
+    format!("the master sets {name} for each worker (remove it)")
 }
 
 fn check_name(key: &str, name: &Spanned<String>) -> Result<(), Place> {

@@ -115,7 +115,8 @@ impl Files<'_> {
                 match has_wildcards {
                     true => continue,
                     false => {
-                        return Err(format!("{} is there already (remove it)", path.display()));
+                        let shown = path.display();
+                        return Err(format!("{shown} is read already (remove it from the list)"));
                     }
                 }
             }

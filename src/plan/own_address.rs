@@ -36,7 +36,11 @@ impl OwnAddress {
                 "addresses: \"{text}\" is no range of addresses (write \"127.0.0.1\" for any free port, or \"127.0.0.1:9000-9007\")"
             )
         };
-        if let Ok(ip) = text.parse() {
+        // As in an address with a port.
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        if let Ok(ip) = bare.unwrap_or(text).parse() {
             return Ok(Self {
                 ip,
                 first: 0,
@@ -253,6 +257,7 @@ mod tests {
         for (text, first, last) in [
             ("127.0.0.1", 0, 0),
             ("::1", 0, 0),
+            ("[::1]", 0, 0),
             ("127.0.0.1:9000", 9000, 9000),
             ("0.0.0.0:9000-9007", 9000, 9007),
             ("[::1]:9000-9000", 9000, 9000),

@@ -114,6 +114,7 @@ impl Host for Invented {
             Some("/srv/old-htpasswd") => Ok("ann:{SHA}x\n".into()),
             Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
+            Some("/srv/contract.env") => Ok("LISTEN_FDS=3\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),
         }
     }
@@ -765,15 +766,15 @@ fn an_error_names_the_included_file_or_the_place_that_includes_it() {
         ),
         (
             "'app.toml'",
-            "app.toml:1:11: include: /srv/app.toml is there already (remove it)",
+            "app.toml:1:11: include: /srv/app.toml is read already (remove it from the list)",
         ),
         (
             "'./x/../app.toml'",
-            "app.toml:1:11: include: /srv/./x/../app.toml is there already",
+            "app.toml:1:11: include: /srv/./x/../app.toml is read already",
         ),
         (
             "'*.toml'",
-            "loop.toml:1:11: include: /srv/app.toml is there already",
+            "loop.toml:1:11: include: /srv/app.toml is read already",
         ),
         (
             "'deep.toml'",
@@ -994,6 +995,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             app("command = 'celery'\nenv_file = 'bad.env'"),
             "3:12: env_file: /srv/bad.env:2: B: the quote is not closed",
+        ),
+        (
+            app("command = 'celery'\nenv_file = 'contract.env'"),
+            "3:12: env_file: /srv/contract.env: the master sets LISTEN_FDS for each worker (remove it)",
         ),
         (
             app("command = ''"),

@@ -14,7 +14,7 @@ mod tests;
 pub(super) struct Outage {
     /// The generation that was displaced.
     displaced: Generation,
-    /// Since when there is no worker.
+    /// Since when no worker is ready.
     since: Option<Instant>,
 }
 
@@ -133,7 +133,7 @@ impl Supervisor {
 
     pub(super) fn note_vacancy(&mut self, now: Instant) {
         if let Some(outage) = &mut self.outage
-            && self.roster.is_empty()
+            && self.roster.ready() == 0
         {
             outage.since.get_or_insert(now);
         }
@@ -148,7 +148,7 @@ impl Supervisor {
         !self.is_displaced() && self.roster.size() == mine + canary && mine < wanted
     }
 
-    /// Reports how long there was no worker, when one is ready and it is decided which generation runs.
+    /// Reports how long no worker was ready, when one is ready and it is decided which generation runs.
     pub(super) fn end_outage(&mut self, actions: &mut Vec<Action>) {
         let (Some(outage), Some(current), None) = (self.outage, self.generation(), &self.candidate)
         else {
