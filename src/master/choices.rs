@@ -66,6 +66,8 @@ pub(super) struct Choices {
     waiting: Vec<Stop>,
     /// Requests for which the configuration is being checked.
     unchecked: Vec<(ClientId, BTreeSet<Name>, Wanted)>,
+    /// The apps of waiting requests that another command has stopped before they were started.
+    voided: BTreeMap<ClientId, BTreeSet<Name>>,
     /// The numbers of workers of apps that are being restarted.
     scaled: BTreeMap<Name, Scaled>,
 }
@@ -97,7 +99,8 @@ impl Choices {
         self.next.paused = !self.next.is_nothing();
     }
 
-    /// Apps are to be stopped, of which the `running` ones run. A start that was asked for before is void.
+    /// Apps are to be stopped, of which the `running` ones run. If they are not to be started again, a start that was asked for before is
+    /// void.
     pub(super) fn stop<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -106,31 +109,9 @@ impl Choices {
         running: &BTreeSet<Name>,
         restarts: bool,
     ) {
-        let voided = |request: &Request| request.starts && !request.names.is_disjoint(&names);
-        let (void, valid): (Vec<_>, Vec<_>) = self
-            .next
-            .requests
-            .drain(..)
-            .partition(|request| voided(request));
-        self.next.requests = valid;
-        let (void_too, waiting): (Vec<_>, Vec<_>) = self
-            .waiting
-            .drain(..)
-            .partition(|stop| stop.restarts && !stop.names.is_disjoint(&names));
-        self.waiting = waiting;
-        let (unchecked, valid): (Vec<_>, Vec<_>) = self
-            .unchecked
-            .drain(..)
-            .partition(|(_, of, wanted)| *wanted != Wanted::Reload && !of.is_disjoint(&names));
-        self.unchecked = valid;
-        let unchecked = unchecked.into_iter().map(|(client, ..)| client);
-        let clients = void
-            .into_iter()
-            .map(|request| request.client)
-            .chain(unchecked);
-        for client in clients.chain(void_too.into_iter().map(|stop| stop.client)) {
-            let answer = "error not started: another command stops it\n";
-            turn.world.answer(client, answer);
+        // Whoever restarts them as well only waits longer.
+        if !restarts {
+            self.void_starts(turn, &names);
         }
         let shown = |names: &BTreeSet<Name>, what: &str| {
             let names = names.iter().map(|name| format!("{name}: {what}\n"));
@@ -151,6 +132,53 @@ impl Choices {
             answer: format!("ok\n{answer}"),
             restarts,
         });
+    }
+
+    /// These apps are to be stopped, so that earlier requests do not start them any more. What else these are about goes on.
+    fn void_starts<W: World>(&mut self, turn: &mut Turn<W>, names: &BTreeSet<Name>) {
+        let voided = &mut self.voided;
+        // Returns whether something is left.
+        let mut void = |client: ClientId, theirs: &mut BTreeSet<Name>| {
+            let void: Vec<_> = theirs.intersection(names).cloned().collect();
+            theirs.retain(|name| !names.contains(name));
+            if !void.is_empty() {
+                let voided: &mut BTreeSet<_> = voided.entry(client).or_default();
+                voided.extend(void);
+            }
+            !theirs.is_empty()
+        };
+        let mut over = Vec::new();
+        let requests = &mut self.next.requests;
+        over.extend(requests.extract_if(.., |it| it.starts && !void(it.client, &mut it.names)));
+        let stops = self.waiting.extract_if(.., |stop| {
+            stop.ending
+                .retain(|name| !stop.restarts || !names.contains(name));
+            stop.restarts && !void(stop.client, &mut stop.names)
+        });
+        let over = over.into_iter().map(|request| request.client);
+        let over: Vec<_> = over.chain(stops.map(|stop| stop.client)).collect();
+        for client in over {
+            let why = self.why_void(client).unwrap_or_default();
+            turn.world.answer(client, &format!("error {why}\n"));
+        }
+        let is_void = |(_, of, wanted): &mut (ClientId, BTreeSet<Name>, Wanted)| {
+            matches!(wanted, Wanted::Start | Wanted::Restart) && !of.is_disjoint(names)
+        };
+        // Nothing was done for these yet.
+        for (client, of, wanted) in self.unchecked.extract_if(.., is_void) {
+            let stopped = of.intersection(names).cloned().collect();
+            let nothing = match wanted {
+                Wanted::Restart => "stopped",
+                _ => "started",
+            };
+            let answer = format!("error {}; nothing was {nothing}\n", void_text(&stopped));
+            turn.world.answer(client, &answer);
+        }
+    }
+
+    /// Which apps of a request were not started, and why. That is said once.
+    fn why_void(&mut self, client: ClientId) -> Option<String> {
+        Some(void_text(&self.voided.remove(&client)?))
     }
 
     /// An app that is restarted has this many workers more, or fewer, than the `configured` number.
@@ -305,6 +333,7 @@ impl Choices {
             };
             turn.world
                 .answer(request.client, &format!("error {reason}\n"));
+            self.voided.remove(&request.client);
             refused = Some(reason);
             false
         });
@@ -367,9 +396,9 @@ impl Choices {
             let names = request.names.iter();
             let became = names.clone().filter(|_| request.starts);
             let became = became.filter_map(|name| Some((name, not_running.get(name)?)));
-            let became: Vec<_> = became
-                .map(|(name, what)| format!("{name} {what}"))
-                .collect();
+            let void = self.why_void(request.client);
+            let became = became.map(|(name, what)| format!("{name} {what}"));
+            let became: Vec<_> = became.chain(void).collect();
             let answer = match (result, request.starts) {
                 (Ok(state), false) => format!("ok\n{too}{state}"),
                 (Ok(state), true) if became.is_empty() => {
@@ -398,6 +427,7 @@ impl Choices {
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let unchecked = std::mem::take(&mut self.unchecked).into_iter();
         let unchecked = unchecked.map(|(client, ..)| client);
+        self.voided.clear();
         for client in clients
             .chain(waiting.map(|stop| stop.client))
             .chain(unchecked)
@@ -405,6 +435,12 @@ impl Choices {
             turn.world.answer(client, "error the master is stopping\n");
         }
     }
+}
+
+/// That these apps are stopped instead.
+fn void_text(names: &BTreeSet<Name>) -> String {
+    let names = join(names);
+    format!("{names} not started: another command stops {names}")
 }
 
 /// Why a command about an app is refused.

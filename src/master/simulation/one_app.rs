@@ -112,6 +112,7 @@ fn step_of_others() -> impl Strategy<Value = Step> {
         Just("start web"),
         Just("start api web"),
         Just("restart web"),
+        Just("restart api web"),
         Just("status"),
     ];
     prop_oneof![
@@ -410,6 +411,48 @@ fn a_stop_ends_a_restart_that_is_still_being_checked() {
     let number = history.kernel().asked as i32;
     history.take(&Step::Request("restart web"));
     assert!(history.answer("stop web").starts_with("ok"));
-    assert!(history.kernel().answers[&number].starts_with("error not started"));
+    assert_eq!(
+        history.kernel().answers[&number],
+        "error web not started: another command stops web; nothing was stopped\n"
+    );
     assert_eq!(history.processes_of("web"), BTreeSet::new());
+}
+
+#[test]
+fn a_stop_of_one_app_does_not_keep_others_down_that_are_restarted_with_it() {
+    // Before the file was read, while the workers end, and while they start.
+    for passed in [0, 60, 130] {
+        let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
+        history.pass(10_000);
+        let number = history.kernel().asked as i32;
+        history.take(&Step::Request("restart queue web"));
+        history.pass(passed);
+        let answer = history.answer("stop queue");
+        assert!(answer.starts_with("ok\nqueue: "), "{passed}: {answer}");
+        history.pass(10_000);
+        let answer = history.kernel().answers[&number].clone();
+        let is_void = answer.contains("queue not started: another command stops queue");
+        // The last one was done before the stop.
+        assert_eq!(is_void, passed < 130, "{passed}: {answer}");
+        assert_eq!(answer.starts_with("error "), is_void, "{passed}: {answer}");
+        assert_eq!(history.processes_of("queue"), BTreeSet::new());
+        assert_eq!(history.processes_of("web").len(), 2, "{passed}: {answer}");
+    }
+}
+
+#[test]
+fn two_restarts_of_an_app_at_once_are_both_done() {
+    for passed in [0, 60, 130, 300] {
+        let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
+        history.pass(10_000);
+        let number = history.kernel().asked as i32;
+        history.take(&Step::Request("restart web"));
+        history.pass(passed);
+        let second = history.answer("restart web");
+        history.pass(10_000);
+        for answer in [&history.kernel().answers[&number], &second] {
+            assert!(answer.starts_with("ok\nweb: started"), "{passed}: {answer}");
+        }
+        assert_eq!(history.processes_of("web").len(), 2);
+    }
 }
