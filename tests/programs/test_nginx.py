@@ -64,7 +64,7 @@ class Nginx(ProgramCase):
         server.wait_log("gracefully shutting down")
         self.let_go(*held)
         server.wait_notify("READY=1")
-        server.wait_log("demo: generation 2 runs, after .* without a worker")
+        server.wait_log("demo: generation 2 runs, after .* without a ready worker")
         self.assertRegex(get(self.port), "^v2 ")
         # This one cannot start.
         command = self.command("v3")
@@ -72,7 +72,7 @@ class Nginx(ProgramCase):
         self.configure(server, command=command)
         server.expect("gen=3|reload failed")
         server.reload()
-        server.wait_log("demo: generation 2 runs again, after .* without a worker")
+        server.wait_log("demo: generation 2 runs again, after .* without a ready worker")
         self.assertRegex(get(self.port), "^v2 ")
         self.finish(server, "generation 2 runs again, after")
 
