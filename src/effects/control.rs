@@ -48,7 +48,7 @@ struct Client {
 }
 
 /// Identifies a client, and never a later one with the same descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Ord, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId {
     fd: RawFd,
     call: u64,

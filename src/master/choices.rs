@@ -147,16 +147,15 @@ impl Choices {
             }
             !theirs.is_empty()
         };
-        let mut over = Vec::new();
         let requests = &mut self.next.requests;
-        over.extend(requests.extract_if(.., |it| it.starts && !void(it.client, &mut it.names)));
+        let requests = requests.extract_if(.., |it| it.starts && !void(it.client, &mut it.names));
+        let mut over: Vec<_> = requests.map(|request| request.client).collect();
         let stops = self.waiting.extract_if(.., |stop| {
             stop.ending
                 .retain(|name| !stop.restarts || !names.contains(name));
             stop.restarts && !void(stop.client, &mut stop.names)
         });
-        let over = over.into_iter().map(|request| request.client);
-        let over: Vec<_> = over.chain(stops.map(|stop| stop.client)).collect();
+        over.extend(stops.map(|stop| stop.client));
         for client in over {
             let why = self.why_void(client).unwrap_or_default();
             turn.world.answer(client, &format!("error {why}\n"));

@@ -94,21 +94,11 @@ impl Proposal {
         Self::about(found, current, choices, choices.scope(), may_stay)
     }
 
-    /// What a reload of this scope would make of the configuration that was found.
+    /// What a release of this scope makes of the configuration that was found.
     ///
     /// # Errors
     /// As those of [`Proposal::new`].
-    pub(super) fn of_reload(
-        found: Plan,
-        current: &Plan,
-        choices: &Choices,
-        scope: &Scope,
-        may_stay: impl Fn(&str) -> bool,
-    ) -> Result<Self, String> {
-        Self::about(found, current, choices, scope, may_stay)
-    }
-
-    fn about(
+    pub(super) fn about(
         found: Plan,
         current: &Plan,
         choices: &Choices,

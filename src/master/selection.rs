@@ -200,7 +200,7 @@ impl<W: World> Master<W> {
         }
         scope.follow_static_files(running, &found);
         let may_stay = |name: &str| self.workers.may_stay(name);
-        let proposal = Proposal::of_reload(found, running, &self.choices, &scope, may_stay)?;
+        let proposal = Proposal::about(found, running, &self.choices, &scope, may_stay)?;
         Ok(preview::describe(running, &proposal, &scope))
     }
 

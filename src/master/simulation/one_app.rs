@@ -404,12 +404,19 @@ fn a_restart_stops_nothing_while_the_configuration_is_wrong() {
     assert_eq!(history.processes_of("web").len(), 2);
 }
 
-#[test]
-fn a_stop_ends_a_restart_that_is_still_being_checked() {
+/// Apps that run, and the number of a client that has sent this order so many milliseconds ago.
+fn ordered(order: &'static str, passed: u64) -> (History, i32) {
     let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
     history.pass(10_000);
     let number = history.kernel().asked as i32;
-    history.take(&Step::Request("restart web"));
+    history.take(&Step::Request(order));
+    history.pass(passed);
+    (history, number)
+}
+
+#[test]
+fn a_stop_ends_a_restart_that_is_still_being_checked() {
+    let (mut history, number) = ordered("restart web", 0);
     assert!(history.answer("stop web").starts_with("ok"));
     assert_eq!(
         history.kernel().answers[&number],
@@ -422,11 +429,7 @@ fn a_stop_ends_a_restart_that_is_still_being_checked() {
 fn a_stop_of_one_app_does_not_keep_others_down_that_are_restarted_with_it() {
     // Before the file was read, while the workers end, and while they start.
     for passed in [0, 60, 130] {
-        let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
-        history.pass(10_000);
-        let number = history.kernel().asked as i32;
-        history.take(&Step::Request("restart queue web"));
-        history.pass(passed);
+        let (mut history, number) = ordered("restart queue web", passed);
         let answer = history.answer("stop queue");
         assert!(answer.starts_with("ok\nqueue: "), "{passed}: {answer}");
         history.pass(10_000);
@@ -443,11 +446,7 @@ fn a_stop_of_one_app_does_not_keep_others_down_that_are_restarted_with_it() {
 #[test]
 fn two_restarts_of_an_app_at_once_are_both_done() {
     for passed in [0, 60, 130, 300] {
-        let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
-        history.pass(10_000);
-        let number = history.kernel().asked as i32;
-        history.take(&Step::Request("restart web"));
-        history.pass(passed);
+        let (mut history, number) = ordered("restart web", passed);
         let second = history.answer("restart web");
         history.pass(10_000);
         for answer in [&history.kernel().answers[&number], &second] {
