@@ -12,6 +12,7 @@ use preforkd_front::upstream::address::Address;
 use preforkd_http::NOT_BEGUN;
 use preforkd_worker::running::{self, Running};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::net::{RecvFlags, recv};
 
 /// How long a worker waits for a request that may have gone elsewhere.
 const ELSEWHERE: Duration = Duration::from_secs(2);
@@ -27,12 +28,16 @@ impl Serving {
         Self(stream)
     }
 
-    /// Begins the next request, whose head comes at once; its path.
+    /// Begins the next request, whose head comes at once; its path. It does not begin what was taken back when it was read, as a worker.
     fn begin(&mut self) -> Option<String> {
         let mut head = [0; 4096];
         let n = self.0.read(&mut head).ok().filter(|n| *n > 0)?;
         let head = str::from_utf8(&head[..n]).unwrap();
         assert!(head.ends_with("\r\n\r\n"), "{head}");
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        if let Ok((_, 0)) = recv(&self.0, &mut [0], flags) {
+            return None;
+        }
         head.split(' ').nth(1).map(str::to_owned)
     }
 
