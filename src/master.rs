@@ -55,6 +55,7 @@ mod preparation;
 mod preview;
 mod proposal;
 mod refusing;
+mod repeated;
 mod report;
 mod rollout;
 mod schedules;
@@ -95,6 +96,7 @@ use logs::Logs;
 use metrics::Exporter;
 use preparation::Preparation;
 use schedules::Schedules;
+use repeated::Repeated;
 use stop_order::StopOrder;
 use system::System;
 use templates::Templates;
@@ -153,6 +155,7 @@ struct Master<W> {
     stop_order: StopOrder,
     /// When the stop begins that was asked for, while all apps go on serving.
     stops_at: Option<Instant>,
+    repeated: Repeated,
     release: Release,
     preparation: Preparation,
     /// The committed configuration.
@@ -235,6 +238,7 @@ impl<W: World> Master<W> {
             unreaped: false,
             stop_order: StopOrder::default(),
             stops_at: None,
+            repeated: Repeated::default(),
             release,
             preparation,
             current: None,

@@ -160,7 +160,7 @@ fn a_lame_duck_serves_and_says_that_nobody_should_come() {
     assert_eq!(get(&run, "site.sock", "GET /"), (200, "one".into()));
     run.signal(Signal::SIGHUP);
     run.logged(&["not reloading: the master is stopping"]);
-    run.signal(Signal::SIGTERM);
+    run.signal_from_another(Signal::SIGTERM);
     let (status, log) = run.ended();
     assert_eq!(status, Some(0), "{log}");
 }

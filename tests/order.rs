@@ -95,7 +95,7 @@ fn a_second_signal_ends_all_at_once() {
         let (mut run, db, web) = started(&ordered("graceful_timeout = '1h'"));
         run.signal(Signal::SIGTERM);
         assert_eq!(run.event("term").pid, web);
-        run.signal(second);
+        run.signal_from_another(second);
         assert_eq!(run.event("term").pid, db);
         let (status, log) = run.ended();
         assert_eq!(status, Some(0), "{log}");

@@ -113,7 +113,9 @@ fn a_second_term_kills_at_once() {
     );
     run.signal(Signal::SIGTERM);
     run.message("STOPPING=1");
-    let log = run.stop();
+    run.signal_from_another(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
     assert!(log.contains("stopping now"), "{log}");
 }
 

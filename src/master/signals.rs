@@ -32,6 +32,11 @@ impl<W: World> Master<W> {
                 self.terminal_closed(signal);
                 continue;
             }
+            let stops = matches!(request, Request::Stop | Request::StopNow);
+            if stops && self.repeated.is_same(*arrived, self.turn.now) {
+                debug!("{signal}: the same order again, from the same sender at once");
+                continue;
+            }
             let from = match arrived.sender {
                 Sender::Process(pid) => format!("{signal} from pid {pid}"),
                 Sender::Kernel | Sender::Unknown => signal.to_string(),

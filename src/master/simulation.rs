@@ -151,7 +151,7 @@ impl History {
     }
 
     fn send(&mut self, signal: Signal) {
-        self.send_from(signal, Sender::Process(1));
+        self.send_from(signal, Sender::Unknown);
     }
 
     fn send_from(&mut self, signal: Signal, sender: Sender) {

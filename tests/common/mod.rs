@@ -172,6 +172,13 @@ impl Run {
         kill(self.pid(), signal).expect("the master lives");
     }
 
+    /// Sends a signal from a process of its own. To the master it is not the last one once more, however soon it comes.
+    pub fn signal_from_another(&self, signal: Signal) {
+        let mut kill = Command::new("kill");
+        kill.args(["-s", signal.as_str(), &self.pid().to_string()]);
+        assert!(kill.status().expect("it is there").success());
+    }
+
     /// The next message to the init system, whatever its length.
     pub fn next_message(&self) -> String {
         self.receive("no message")

@@ -183,7 +183,7 @@ class Start(Life):
         server.send(signal.SIGTERM)
         server.wait_log("stopping; workers finish their requests")
         # Its grace is over.
-        server.send(signal.SIGTERM)
+        server.send(signal.SIGINT)
         server.wait_log("template gen=.* pid=.*: sending SIGKILL .still running after it was told to end")
         server.finish()
 

@@ -158,6 +158,29 @@ fn an_app_ends_before_those_that_it_comes_after() {
 }
 
 #[test]
+fn an_order_that_a_launcher_sends_twice_does_not_hurry() {
+    let stubborn = Written {
+        code: Code::IgnoresSignals,
+        ..Written::good(2)
+    };
+    let mut history = History::new(&[("web", stubborn)]);
+    history.pass(10_000);
+    let alive = |history: &mut History| {
+        let mut processes = history.kernel().processes.values();
+        processes.any(|process| process.dead.is_none())
+    };
+    for wait in [0, 99] {
+        history.send_from(Signal::SIGTERM, Sender::Process(7));
+        history.pass(wait);
+        assert!(history.master.is_stopping() && alive(&mut history));
+    }
+    history.urgent = true;
+    history.send_from(Signal::SIGTERM, Sender::Process(8));
+    history.pass(100);
+    assert!(!alive(&mut history));
+}
+
+#[test]
 fn the_end_of_the_terminal_stops_gracefully_however_often_it_is_said() {
     let mut history = run_steps(&[Step::Pass(5000)]);
     for _ in 0..3 {
