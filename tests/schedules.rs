@@ -133,7 +133,8 @@ fn a_run_that_takes_too_long_is_ended_with_its_whole_session() {
     run.event("began");
     run.logged(&["sending SIGTERM (still running after "]);
     run.logged(&["failed: did not end within 300ms and was terminated: killed by SIGKILL"]);
-    run.stop();
+    let log = run.stop();
+    assert!(!log.contains("left a process"), "{log}");
     run.all_ended();
 }
 

@@ -160,7 +160,11 @@ impl<W: World> Master<W> {
                     group_knows: false,
                     grace: self.schedules.grace(name),
                 };
-                self.leftovers.end(Rest::Session(job.pid), rest);
+                let session = Rest::Session(job.pid);
+                match job.killed {
+                    true => self.leftovers.end_killed(session, rest),
+                    false => self.leftovers.end(session, rest),
+                }
                 self.schedules.ended(name, &job);
             }
             Task::Certificates => self.certificates_found(&job),

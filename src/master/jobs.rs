@@ -83,6 +83,8 @@ struct Job {
     signalled: Option<Instant>,
     /// It was, because its result is no longer needed.
     abandoned: bool,
+    /// It was killed then, with its session.
+    killed: bool,
     /// Its program could not be executed.
     not_executed: Option<String>,
 }
@@ -97,6 +99,8 @@ pub(super) struct Ended {
     pub(super) verdict: Result<(), String>,
     /// It was told to end, because its result is no longer needed.
     pub(super) abandoned: bool,
+    /// It was killed with all of its session, because it did not end.
+    pub(super) killed: bool,
     /// Its last output on standard error.
     pub(super) output: Option<String>,
 }
@@ -117,6 +121,7 @@ impl Jobs {
             began: turn.now,
             signalled: None,
             abandoned: false,
+            killed: false,
             not_executed: None,
         };
         self.running.insert(pid, job);
@@ -162,6 +167,7 @@ impl Jobs {
             time,
             verdict,
             abandoned: job.abandoned,
+            killed: job.killed,
             output,
         })
     }
@@ -216,6 +222,7 @@ impl Jobs {
             if let Some(since) = job.signalled {
                 let time = report::short(turn.now.saturating_duration_since(since));
                 warn!("{task} pid={pid}: sending SIGKILL (still running {time} after SIGTERM)");
+                job.killed = true;
                 turn.world.signal(pid, Signal::SIGKILL, Target::Session);
             } else {
                 let time = report::short(turn.now.saturating_duration_since(job.began));

@@ -76,7 +76,15 @@ pub(super) struct Leftovers {
 impl Leftovers {
     /// A worker has ended and was reaped: ends what is left of it, if anything.
     pub(super) fn end(&mut self, rest: Rest, end: End) {
-        let stage = Stage::Found;
+        self.add(rest, end, Stage::Found);
+    }
+
+    /// The same of one that was killed with its session: what is left of that is about to go.
+    pub(super) fn end_killed(&mut self, rest: Rest, end: End) {
+        self.add(rest, end, Stage::Killed);
+    }
+
+    fn add(&mut self, rest: Rest, end: End, stage: Stage) {
         self.rests.insert(rest, Left { end, stage });
         self.changed = true;
     }
