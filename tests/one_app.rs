@@ -150,6 +150,13 @@ fn a_stopped_app_stays_stopped_until_it_is_started() {
         );
     }
 
+    let without = apps("", "").replace("[app.web]", "[app.other]");
+    run.write("app.toml", &without);
+    let (status, said) = command(&run, &["reload", "web"]);
+    assert_eq!(status, Some(1));
+    let gone = "web is stopped, and the configuration does not have it any more (a reload of all apps forgets it)";
+    assert!(said.contains(gone), "{said}");
+
     run.write(
         "app.toml",
         &apps("start_timeout = '10s'\nenv = { A = 'b' }", ""),

@@ -87,12 +87,8 @@ impl<W: World> Master<W> {
     /// A client wants some apps reloaded.
     pub(super) fn reload_some(&mut self, client: ClientId, names: BTreeSet<Name>) {
         let stopped = self.stopped();
-        let is_stopped = |name: &&Name| stopped.contains_key(&***name);
-        if let Some(name) = names.iter().find(is_stopped) {
-            let answer = format!("error {}\n", is_stopped_text(name));
-            return self.turn.world.answer(client, &answer);
-        }
-        match self.has_unknown(&names) {
+        let is_stopped = names.iter().any(|name| stopped.contains_key(&**name));
+        match is_stopped || self.has_unknown(&names) {
             true => self.check_first(client, names, Wanted::Reload),
             false => self.reload_known(client, names),
         }
@@ -253,6 +249,9 @@ impl<W: World> Master<W> {
         let known = |name: &str, found: &Plan| {
             found.knows(name) || self.plan().is_some_and(|plan| plan.runs(name))
         };
+        if let Some(reason) = self.is_stopped_for(&names, wanted, found.as_ref().ok()) {
+            return self.turn.world.answer(client, &format!("error {reason}\n"));
+        }
         // An error in the file is what the release says.
         let unknown = found.as_ref().ok().and_then(|found| {
             let name = names.iter().find(|name| !known(name, found))?;
@@ -267,6 +266,24 @@ impl<W: World> Master<W> {
             None if wanted == Wanted::Reload => self.reload_known(client, names),
             None => self.start_known(client, names),
         }
+    }
+
+    /// Why a reload of these apps is refused, if one of them is stopped.
+    fn is_stopped_for(
+        &self,
+        names: &BTreeSet<Name>,
+        wanted: Wanted,
+        found: Option<&Plan>,
+    ) -> Option<String> {
+        let stopped = self.stopped();
+        let mut names = names.iter().filter(|_| wanted == Wanted::Reload);
+        let name = names.find(|name| stopped.contains_key(&***name))?;
+        Some(match found {
+            Some(found) if !found.knows(name) => format!(
+                "{name} is stopped, and the configuration does not have it any more (a reload of all apps forgets it)"
+            ),
+            _ => is_stopped_text(name),
+        })
     }
 
     /// The configuration was checked for a restart.
