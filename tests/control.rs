@@ -380,6 +380,15 @@ fn a_master_that_nobody_told_where_has_a_control_socket_all_the_same() {
     assert_eq!(status, Some(1));
     let nobody = format!("no master runs with {}", run.path("app.toml").display());
     assert!(error.contains(&nobody), "{error}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut in_empty = preforkd();
+    let output = in_empty.arg("status").current_dir(&folder).output();
+    let error = output.expect("preforkd runs").stderr;
+    let error = String::from_utf8_lossy(&error);
+    let folder = folder.path().canonicalize().expect("it is there");
+    let nobody = "no master runs with an application named on the command line in";
+    let nobody = format!("{nobody} {} (start it", folder.display());
+    assert!(error.contains(&nobody), "{error}");
 }
 
 #[test]

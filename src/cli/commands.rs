@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::events::{self, Form};
-use super::subject::COMMAND_LINE;
 use super::target::USUAL;
 use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
 use crate::client::{self, find};
@@ -115,7 +114,7 @@ fn locate_here() -> Result<PathBuf, (String, u8)> {
     if let Some(Ok(socket)) = by_file {
         return Ok(socket);
     }
-    let started_here = ThisHost.absolute(Path::new(COMMAND_LINE));
+    let started_here = ThisHost.absolute(Path::new(find::COMMAND_LINE));
     let places = Places::find("", &started_here, &ThisHost);
     match (find::find(&places, &started_here), by_file) {
         (Ok(found), _) => Ok(found.socket),

@@ -8,13 +8,11 @@ use clap::ArgMatches;
 use super::arguments::{self, Arguments};
 use super::options;
 use super::target::{self, Target, USUAL};
+use crate::client::find::COMMAND_LINE;
 use crate::config::Given;
 use crate::effects::config_check::Configuration;
 use crate::effects::host::ThisHost;
 use crate::plan::Host;
-
-/// The file name that stands for the command line: a master without a file is known by the folder that it was started in.
-pub(super) const COMMAND_LINE: &str = "(command line)";
 
 /// What is served.
 pub(super) struct Subject {

@@ -18,6 +18,9 @@ use crate::effects::beacon::{self, Shown};
 use crate::effects::own_folder;
 use crate::plan::control::{self, Places, Usual};
 
+/// The file name that stands for the command line: a master without a file is known by the folder that it was started in.
+pub const COMMAND_LINE: &str = "(command line)";
+
 /// How long a running master has to make its control socket again: it does so when the file was removed.
 const COMES_BACK: Duration = Duration::from_secs(5);
 
@@ -177,7 +180,7 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             }
             // Where nobody would look for ours, many may run that have nothing to do with it.
             Ok(theirs) if pid.is_none() || Path::new(&theirs).parent() == file.parent() => {
-                others.push(format!("a master runs with {theirs}"));
+                others.push(format!("a master runs with {}", shown(Path::new(&theirs))));
             }
             Ok(_) | Err(_) => {}
         }
@@ -185,11 +188,21 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     let out_of_reach = out_of_reach(places, file, is_trusted);
     let mut why: Vec<_> = failure.into_iter().chain(out_of_reach).collect();
     if why.is_empty() {
-        let shown = file.display();
+        let shown = shown(file);
         why.push(format!("no master runs with {shown} (start it, or check the path; for another place of the control socket, use --socket)"));
     }
     others.dedup();
     Err([why, others].concat().join("; "))
+}
+
+/// What a master runs with, as messages name it.
+fn shown(file: &Path) -> String {
+    match (file.file_name(), file.parent()) {
+        (Some(name), Some(folder)) if name == COMMAND_LINE => {
+            format!("an application named on the command line in {}", folder.display())
+        }
+        _ => file.display().to_string(),
+    }
 }
 
 /// The user of the process that listens: unix(7), SO_PEERCRED.
