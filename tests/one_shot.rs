@@ -232,4 +232,5 @@ fn a_task_has_start_timeout_to_finish() {
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
     assert!(log.contains("not finished within start_timeout"), "{log}");
+    assert!(!log.contains("not ready within"), "{log}");
 }

@@ -58,8 +58,8 @@ pub fn read_as_trusted_as(other: &Path, path: &Path, limit: u64) -> Result<Strin
     let other = std::path::absolute(other).map_err(|error| error.to_string())?;
     let handle = match geteuid().is_root() && trusted(&other).is_some() {
         false => open(path, HANDLE, Mode::empty()).map_err(io::Error::from),
-        // Of a file that is not there, that is said.
-        true => std::fs::symlink_metadata(path).and_then(|_| {
+        // Of a file that is not there, and of links that lead nowhere, that is said.
+        true => std::fs::metadata(path).and_then(|_| {
             trusted(path).ok_or_else(|| {
                 io::Error::other("others than root can change it or a folder on its path, and could run any program as root (make root the owner of all of them, with permissions for root alone to write)")
             })
@@ -205,5 +205,22 @@ mod tests {
             assert_eq!(setfsuid(geteuid()), geteuid());
         }
         assert!(read(&path("theirs/own"), Some(&user(1)), 100).is_err());
+    }
+
+    #[test]
+    fn of_links_that_lead_nowhere_that_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        symlink("circle", path("circle")).expect("room");
+        symlink("none", path("dangling")).expect("room");
+        for (name, expected) in [
+            ("circle", "Too many levels of symbolic links"),
+            ("dangling", "it is a symbolic link to"),
+            ("absent", "No such file"),
+        ] {
+            let other = Path::new("/etc/passwd");
+            let said = read_as_trusted_as(other, &path(name), 100).expect_err(name);
+            assert!(said.contains(expected), "{name}: {said}");
+        }
     }
 }

@@ -109,12 +109,7 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
         }
         _ => "",
     };
-    let why = match why {
-        Reason::StartTimeout if child.plan.policy.readiness == Readiness::Finished => {
-            "not finished within start_timeout"
-        }
-        _ => reason(why),
-    };
+    let why = reason_for(child, why);
     if signal != Signal::SIGTERM {
         return format!("{ended} after our {signal} ({why}){hint}");
     }
@@ -213,6 +208,16 @@ pub fn no_longer_listening(address: &Address) -> String {
             "no app accepts connections at {address} any more; the init system keeps it open"
         ),
         _ => format!("no longer listening on {address}"),
+    }
+}
+
+/// The text of a reason to end this worker, in log lines.
+pub fn reason_for(child: &Child, why: Reason) -> &'static str {
+    match why {
+        Reason::StartTimeout if child.plan.policy.readiness == Readiness::Finished => {
+            "not finished within start_timeout"
+        }
+        _ => reason(why),
     }
 }
 
@@ -324,10 +329,12 @@ fn pools<'a>(
             )
         });
     let others = if shown > 0 { "other " } else { "" };
-    line + &format!(
-        "{} {others}apps {ready}/{wanted} ready{stopped}",
-        rest.len()
-    )
+    // Of an app that was removed, only workers that end may be left.
+    let stay = |(_, counts, _): &&(&str, Counts, Health)| {
+        counts.wanted + counts.ready + counts.starting + counts.finished > 0
+    };
+    let number = rest.iter().filter(stay).count();
+    line + &format!("{number} {others}apps {ready}/{wanted} ready{stopped}")
 }
 
 fn one((name, counts, health): (&str, Counts, Health)) -> String {
@@ -568,6 +575,13 @@ mod tests {
             apps(1),
             "customer-portal-000-production 1/2 ready; 199 other apps 398/398 ready"
         );
+        let mut one_was_removed: Vec<_> = names
+            .iter()
+            .map(|name| (&**name, counts(2), Health::Well))
+            .collect();
+        one_was_removed[7].1 = Counts::default();
+        let line = status(one_was_removed.into_iter(), std::iter::empty(), 0, &[]);
+        assert_eq!(line, "199 apps 398/398 ready");
         let mut reloading: Vec<_> = names
             .iter()
             .map(|name| (&**name, counts(3), Health::Well))

@@ -74,7 +74,7 @@ impl Workers {
             child.told_at = child.told_at.or(Some(turn.now));
         }
         let Stop { signal: end, group } = child.plan.stop;
-        let (tag, why) = (report::Tag(child, pid), report::reason(reason));
+        let (tag, why) = (report::Tag(child, pid), report::reason_for(child, reason));
         match signal {
             Signal::SIGTERM => debug!("{tag}: sending {} ({why})", Signal::from(end)),
             _ => warn!("{tag}: sending {signal} ({why})"),
