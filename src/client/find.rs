@@ -199,7 +199,10 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
 fn shown(file: &Path) -> String {
     match (file.file_name(), file.parent()) {
         (Some(name), Some(folder)) if name == COMMAND_LINE => {
-            format!("an application named on the command line in {}", folder.display())
+            format!(
+                "an application named on the command line in {}",
+                folder.display()
+            )
         }
         _ => file.display().to_string(),
     }

@@ -53,7 +53,11 @@ mod tests {
         ];
         for (arrived, after, is_same) in rows {
             let now = begin + Duration::from_millis(after);
-            assert_eq!(repeated.is_same(arrived, now), is_same, "{arrived:?} {after}");
+            assert_eq!(
+                repeated.is_same(arrived, now),
+                is_same,
+                "{arrived:?} {after}"
+            );
         }
     }
 }
