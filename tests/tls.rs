@@ -552,6 +552,34 @@ fn any_worker_goes_on_with_a_session_and_so_does_the_next_generation() {
     run.stop();
 }
 
+/// The processor time of a process of one thread until now, in nanoseconds: proc(5), schedstat.
+fn processor_time(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).expect("it runs");
+    let first = text.split(' ').next();
+    first.and_then(|time| time.parse().ok()).expect("a number")
+}
+
+#[test]
+fn the_first_handshake_of_a_worker_keeps_other_clients_no_longer_than_the_next_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certificate(folder.path(), "one", "DNS:one.example");
+    let config = config(&site("one", "one.example")).replace("workers = 2", "workers = 1");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let front = *pids(&run, "front").first().expect("it runs");
+    let handshake = || {
+        let before = processor_time(front);
+        let (is_well, said) = over_tls(&run, "one.example", "/", "one.pem");
+        assert!(is_well, "{said}");
+        processor_time(front) - before
+    };
+    let first = handshake();
+    let mut next = [0; 5].map(|_| handshake());
+    next.sort_unstable();
+    assert!(first < 8 * next[2], "{first} ns, then {next:?}");
+    run.stop();
+}
+
 #[test]
 fn clients_speak_http_2_or_http_1_as_they_like() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -31,6 +31,7 @@ use crate::layers::rate::{self, Table};
 use crate::proofs::Proofs;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
+use crate::tls;
 use crate::updates::{Updates, read_shared};
 use crate::visits::Visited;
 
@@ -97,6 +98,9 @@ fn serve(
     scoreboard.iter().for_each(descriptors::own);
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
+    if settings.listeners.values().any(|listener| listener.tls) {
+        tls::random::begin().map_err(could_not("get random numbers"))?;
+    }
     let updates = Updates::begin(updates, settings, &names)?;
     let handshakes = counters.and_then(Counters::handshakes);
     let addresses = updates.listeners().counted(handshakes);
