@@ -356,6 +356,8 @@ impl Plan {
         for (name, before) in order::order(&names, &edges)? {
             if let Some(app) = plan.apps.get_mut(&name) {
                 app.after = before;
+            } else if let Some(scheduled) = plan.scheduled.get_mut(&name) {
+                scheduled.app.after = before;
             }
         }
         if let Some((front, uses)) =

@@ -17,9 +17,13 @@ fn scheduled(script: &str, rest: &str) -> String {
 const EACH_SECOND: &str = "schedule = '* * * * * *'";
 
 fn status(run: &Run) -> (Option<i32>, String) {
+    command(run, &["status"])
+}
+
+fn command(run: &Run, words: &[&str]) -> (Option<i32>, String) {
     let mut command = preforkd();
     let command = command.arg("--socket").arg(run.path("control"));
-    let output = command.arg("status").output().expect("preforkd starts");
+    let output = command.args(words).output().expect("preforkd starts");
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.code(), shown)
 }
@@ -179,5 +183,32 @@ fn a_pause_holds_runs_back() {
     run.reload();
     let (_, shown) = status(&run);
     assert!(shown.contains("next run: 2"), "{shown}");
+    run.stop();
+}
+
+#[test]
+fn a_task_runs_before_the_schedule_that_waits_for_it() {
+    let task = |script: &str| {
+        let script = script.replace('$', "$$");
+        format!(
+            "[app.task]\ncommand = ['/bin/sh', '-c', '{script}']\nrestart = 'never'\nrun_before = ['tick']\n"
+        )
+    };
+    let tick = scheduled("echo 0 1 $$ old", EACH_SECOND);
+    let mut run = Run::start(&(tick.clone() + &task("echo 0 1 $$ task")));
+    assert_eq!(run.next_event().name, "task");
+    run.event("old");
+    // It fails, and the old schedule goes on.
+    let new = scheduled("echo 0 1 $$ new", EACH_SECOND);
+    run.write("app.toml", &(new.clone() + &task("echo 0 1 $$ bad; exit 3")));
+    run.signal(Signal::SIGHUP);
+    run.event("bad");
+    run.logged(&["reload failed: app=task", "exited with status 3"]);
+    run.event("old");
+    run.write("app.toml", &(new + &task("echo 0 1 $$ good")));
+    assert_eq!(command(&run, &["reload", "tick"]).0, Some(0));
+    let mut names = std::iter::from_fn(|| Some(run.next_event().name));
+    let before: Vec<_> = names.by_ref().take_while(|name| name != "new").collect();
+    assert!(before.iter().any(|name| name == "good"), "{before:?}");
     run.stop();
 }

@@ -37,6 +37,11 @@ fn background_tasks(parts: &mut Parts, plan: &plan::Plan, named: &BTreeSet<Strin
     let in_background = |parts: &Parts, task: &str| {
         let mut waiting = plan.apps.iter().filter(|(_, app)| app.after.contains(task));
         let is_installed = |name: &str| parts.get(name) == Some(&Part::Install);
+        let mut scheduled = plan.scheduled.values();
+        // The schedule is followed when the release is done, and no run begins before its task.
+        if scheduled.any(|scheduled| scheduled.app.after.contains(task)) {
+            return false;
+        }
         waiting.clone().next().is_some() && waiting.all(|(name, _)| is_installed(name))
     };
     // A task may wait for another one, of which it then decides.

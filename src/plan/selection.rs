@@ -37,7 +37,7 @@ impl Plan {
     ) -> Self {
         let waits =
             |(name, app): &(&String, &App)| runs(name, app) && (!self.is_task(name) || named(name));
-        let apps = self.apps.iter().filter(waits);
+        let apps = self.all().filter(waits);
         let idle = self.idle_tasks(&apps.map(|(name, _)| name.clone()).collect());
         let is_idle =
             |name: &str, app: &App| idle.contains(name) && !named(name) && runs(name, app);
