@@ -39,8 +39,14 @@ impl<W: World> Master<W> {
                 if limits.exit && !self.is_stopping() {
                     return self.stop_with(Outcome::GaveUp, format!("app={name} was given up"));
                 }
+                let app = self.workers.apps.get(name);
+                let runs = app.is_some_and(|app| app.supervisor.counts().ready > 0);
+                let kept = match runs {
+                    true => "its running workers are kept",
+                    false => "none of its workers is ready",
+                };
                 return warn!(
-                    "app={name}: its running workers are kept; no worker is started until {}",
+                    "app={name}: {kept}; no worker is started until {}",
                     report::again(name)
                 );
             }

@@ -76,13 +76,19 @@ impl<W: World> Master<W> {
         for address in &closed {
             self.ignored.closed(address);
         }
-        let app = self.workers.apps.get_mut(name);
-        if let Some(app) = app.filter(|_| !closed.is_empty())
-            && app.refused_in.replace(generation) != Some(generation)
-        {
-            let closed: Vec<_> = closed.iter().map(Address::to_string).collect();
-            let closed = closed.join(", ");
-            info!("app={name} gen={generation}: not listening on {closed} while no worker runs");
+        let Some(app) = self.workers.apps.get_mut(name) else {
+            return;
+        };
+        let (told_in, told) = &mut app.refused;
+        if *told_in != generation {
+            (*told_in, *told) = (generation, BTreeSet::new());
+        }
+        // They are opened and closed again with each attempt to start a worker.
+        let news = closed.iter().filter(|address| told.insert((*address).clone()));
+        let news: Vec<_> = news.map(Address::to_string).collect();
+        if !news.is_empty() {
+            let news = news.join(", ");
+            info!("app={name} gen={generation}: not listening on {news} while no worker runs");
         }
     }
 

@@ -45,8 +45,8 @@ pub(super) struct App {
     pub(super) waits: Option<Waits>,
     /// Why its latest worker was not started.
     pub(super) not_started: Option<NotStarted>,
-    /// The latest generation in which it was said that its listeners are closed.
-    pub(super) refused_in: Option<Generation>,
+    /// The latest generation in which it was said that listeners are closed, and these.
+    pub(super) refused: (Generation, BTreeSet<Address>),
     /// How a worker of its newest generation has failed last.
     pub(super) failure: Option<String>,
     /// The last output that was quoted for that.
@@ -149,7 +149,7 @@ impl Workers {
             installed: None,
             waits: None,
             not_started: None,
-            refused_in: None,
+            refused: (0, BTreeSet::new()),
             failure: None,
             last_output: None,
         });
