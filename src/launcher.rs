@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -20,6 +21,7 @@ use crate::sys::{self, Failure, Process, Stage};
 
 pub mod confinement;
 pub mod progress;
+mod release;
 pub mod rights;
 
 /// The first argument of a launcher.
@@ -46,6 +48,8 @@ pub struct Orders {
     pub program: CString,
     /// Its working directory.
     pub chdir: CString,
+    /// The folder behind that when the configuration was read; empty if it is the same path.
+    pub release: CString,
     /// Its arguments, starting with its own name.
     pub args: Vec<CString>,
     /// Its environment.
@@ -77,7 +81,7 @@ impl Orders {
                 .join(","),
             self.args.len().to_string(),
         ];
-        let texts = [&self.program, &self.chdir]
+        let texts = [&self.program, &self.chdir, &self.release]
             .into_iter()
             .chain(&self.args)
             .chain(&self.env);
@@ -116,6 +120,7 @@ impl Orders {
         let streams = streams.collect::<Vec<_>>().try_into().ok()?;
         let number: usize = word()?.parse().ok()?;
         let (program, chdir) = (text()?.to_owned(), text()?.to_owned());
+        let release = text()?.to_owned();
         let args = (0..number)
             .map(|_| Some(text()?.to_owned()))
             .collect::<Option<_>>()?;
@@ -130,6 +135,7 @@ impl Orders {
             streams,
             program,
             chdir,
+            release,
             args,
             env: env.collect::<Option<_>>()?,
         })
@@ -177,9 +183,10 @@ pub fn run(arguments: &[String]) -> io::Error {
             None => return explained(error),
         },
     };
-    let Some(orders) = orders else {
+    let Some(mut orders) = orders else {
         return wrong();
     };
+    release::keep(&mut orders, Path::is_dir);
     let mut fds = fds.iter().map(AsFd::as_fd);
     let streams = orders.streams;
     let [stdin, stdout, stderr] = streams.map(|given| given.then(|| fds.next()).flatten());
@@ -188,6 +195,7 @@ pub fn run(arguments: &[String]) -> io::Error {
         args: orders.args,
         env: orders.env,
         chdir: orders.chdir,
+        release: None,
         ignores_orders: orders.ignores_orders,
         user: orders
             .user
@@ -260,11 +268,13 @@ mod tests {
             streams: [true, false, true],
             program: c"/bin/sh".into(),
             chdir: c"/srv/\xff".into(),
+            release: c"/srv/1".into(),
             args: texts(&["sh", "-c", "", "a\nb"]),
             env: texts(&["A=1", "B="]),
         };
         let few = Orders {
             ignores_orders: false,
+            release: c"".into(),
             user: None,
             rights: Rights::default(),
             umask: None,

@@ -53,6 +53,8 @@ pub struct Process<'a> {
     pub env: Vec<CString>,
     /// Its working directory.
     pub chdir: CString,
+    /// The folder behind that when the configuration was read, if its path is another one. It runs in this one while that is there.
+    pub release: Option<CString>,
     /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, &'a [u32])>,
     /// What it may do, and how much.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::{Run, preforkd, worker};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A folder with two releases and a link to the first, whose workers listen on `web.sock` beside them.
 fn releases() -> tempfile::TempDir {
@@ -82,6 +84,27 @@ fn a_reload_serves_the_release_that_the_link_names_by_then() {
         assert_eq!(run.ask("env PWD"), shown);
         run.stop();
     }
+}
+
+#[test]
+fn after_a_refused_reload_workers_that_are_replaced_run_in_the_old_release() {
+    let folder = releases();
+    let current = folder.path().join("current");
+    std::fs::write(folder.path().join("2/app.toml"), "[app.web]\nmistake = 1\n").expect("room");
+    let mut run = start(folder, &current, &current, "app.toml".into());
+    let replaced = |run: &Run| {
+        let pid = run.ask("pid").parse().expect("a number");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+        // The next one accepts what waits.
+        run.ask("link /proc/self/cwd")
+    };
+    switch(run.folder.path(), "2");
+    run.signal(Signal::SIGHUP);
+    run.logged(&["reload failed", "mistake"]);
+    assert!(replaced(&run).ends_with("/1"));
+    std::fs::remove_dir_all(run.path("1")).expect("ours");
+    assert!(replaced(&run).ends_with("/2"), "there is nothing else");
+    run.stop();
 }
 
 #[test]

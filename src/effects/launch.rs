@@ -170,6 +170,10 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
             .collect::<io::Result<_>>()?,
         env: environment(variables, launch.env_clear)?,
         chdir: c_string(launch.chdir.clone().into_os_string())?,
+        release: match launch.release == launch.chdir {
+            true => None,
+            false => Some(c_string(launch.release.clone().into_os_string())?),
+        },
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         rights: launch.rights.clone(),
         umask: launch.umask,
@@ -218,6 +222,7 @@ fn helper(
         args: args.map(c_string).collect::<io::Result<_>>()?,
         env: environment(BTreeMap::new(), false)?,
         chdir: c"/".to_owned(),
+        release: None,
         user: None,
         rights: Rights::default(),
         umask: None,

@@ -25,6 +25,7 @@ pub fn start(wanted: &Metrics, fds: Vec<BorrowedFd>) -> io::Result<(Pid, Launchi
         args: vec![c"preforkd-front".to_owned(), CString::new(COMMAND)?],
         env: Vec::new(),
         chdir: c"/".to_owned(),
+        release: None,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         rights: Rights::default(),
         umask: None,

@@ -44,6 +44,7 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
         streams: streams.map(|stream| stream.is_some()),
         program: process.program,
         chdir: process.chdir,
+        release: process.release.unwrap_or_default(),
         args: process.args,
         env: process.env,
     };

@@ -63,6 +63,7 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect::<BTreeMap<_, _>>(),
             chdir: chdir.to_owned(),
+            release: chdir.to_owned(),
             user: user.map(|(uid, gid)| Credentials {
                 uid,
                 gid,

@@ -222,6 +222,7 @@ mod tests {
             program,
             env: Vec::new(),
             chdir: CString::new(chdir).expect("no NUL"),
+            release: None,
             user: None,
             rights: Rights::default(),
             umask: None,

@@ -151,6 +151,7 @@ impl App {
                 args: vec!["true".into()],
                 env: BTreeMap::new(),
                 chdir: "/".into(),
+                release: "/".into(),
                 user: None,
                 rights: Rights::default(),
                 env_clear: false,
@@ -275,6 +276,9 @@ pub struct Launch {
     /// The working directory.
     #[serde(with = "lossless")]
     pub chdir: PathBuf,
+    /// The folder behind that when the configuration was read, without symbolic links: where the workers run while it is there.
+    #[serde(with = "lossless")]
+    pub release: PathBuf,
     /// The user it runs as; the master's if `None`.
     pub user: Option<Credentials>,
     /// What it may do, and how much.

@@ -39,13 +39,16 @@ impl Draft<'_> {
         let own_address = self.own_address(&env)?;
         let sockets = self.sockets(listeners, own_address.is_some(), &mut notices)?;
         let mut warnings = Vec::new();
+        let chdir = self.chdir()?;
+        let behind = self.host.file_state(&chdir);
         let mut launch = Launch {
             rights: self.rights(user.as_ref(), &mut warnings)?,
             env_clear: *self.written.env_clear,
             program: PathBuf::new(),
             args: Vec::new(),
             env,
-            chdir: self.chdir()?,
+            release: behind.map_or_else(|| chdir.clone(), |behind| behind.path),
+            chdir,
             user,
             umask: self.written.umask.as_ref().map(|mask| mask.0),
             settings: None,

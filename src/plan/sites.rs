@@ -250,6 +250,7 @@ impl Draft<'_> {
             program,
             env: login.chain([kind]).collect(),
             chdir: PathBuf::from("/"),
+            release: PathBuf::from("/"),
             user,
             rights: Rights::default(),
             env_clear: false,
