@@ -200,7 +200,10 @@ fn a_task_runs_before_the_schedule_that_waits_for_it() {
     run.event("old");
     // It fails, and the old schedule goes on.
     let new = scheduled("echo 0 1 $$ new", EACH_SECOND);
-    run.write("app.toml", &(new.clone() + &task("echo 0 1 $$ bad; exit 3")));
+    run.write(
+        "app.toml",
+        &(new.clone() + &task("echo 0 1 $$ bad; exit 3")),
+    );
     run.signal(Signal::SIGHUP);
     run.event("bad");
     run.logged(&["reload failed: app=task", "exited with status 3"]);

@@ -273,9 +273,20 @@ impl Choices {
 
     /// Whether a command is to start an app that is stopped.
     pub(super) fn will_start(&self, name: &Name) -> bool {
+        self.waits_for_start(name) || self.current.starts(name)
+    }
+
+    /// The same, but no release is about it yet.
+    pub(super) fn waits_for_start(&self, name: &Name) -> bool {
         let mut waiting = self.waiting.iter();
         let restarts = waiting.any(|stop| stop.restarts && stop.names.contains(name));
-        restarts || self.next.starts(name) || self.current.starts(name)
+        restarts || self.next.starts(name)
+    }
+
+    /// Whether a command waits for the end of an app that is then to stay down.
+    pub(super) fn stays_down(&self, name: &Name) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|stop| !stop.restarts && stop.ending.contains(name))
     }
 
     /// A release begins. If it only stops apps, and does not read the configuration, returns them.

@@ -84,7 +84,9 @@ impl<W: World> Master<W> {
             (*told_in, *told) = (generation, BTreeSet::new());
         }
         // They are opened and closed again with each attempt to start a worker.
-        let news = closed.iter().filter(|address| told.insert((*address).clone()));
+        let news = closed
+            .iter()
+            .filter(|address| told.insert((*address).clone()));
         let news: Vec<_> = news.map(Address::to_string).collect();
         if !news.is_empty() {
             let news = news.join(", ");

@@ -14,7 +14,7 @@ use super::proposal::Proposal;
 use super::workers::App;
 use super::world::{ClientId, World};
 use crate::plan::{Extent, Plan};
-use crate::release::{Fact, Name};
+use crate::release::{Fact, Name, State};
 use crate::supervisor::Supervisor;
 
 /// Who has stopped an app.
@@ -249,8 +249,25 @@ impl<W: World> Master<W> {
         let known = |name: &str, found: &Plan| {
             found.knows(name) || self.plan().is_some_and(|plan| plan.runs(name))
         };
-        if let Some(reason) = self.is_stopped_for(&names, wanted, found.as_ref().ok()) {
-            return self.turn.world.answer(client, &format!("error {reason}\n"));
+        if wanted == Wanted::Reload {
+            let stopped = self.stopped();
+            let stopped = names.iter().filter(|name| stopped.contains_key(&***name));
+            let (ending, down): (BTreeSet<_>, BTreeSet<_>) = stopped
+                .cloned()
+                .partition(|name| self.is_about_to_start(name));
+            if let Some(name) = down.first() {
+                let reason = is_stopped_in(found.as_ref().ok(), name);
+                return self.turn.world.answer(client, &format!("error {reason}\n"));
+            }
+            // The start that follows the end reads the configuration, too.
+            if !ending.is_empty() {
+                info!(
+                    "control: reload of {} after the end of {}",
+                    join(&names),
+                    join(&ending)
+                );
+                return self.choices.start_later(client, names, ending);
+            }
         }
         // An error in the file is what the release says.
         let unknown = found.as_ref().ok().and_then(|found| {
@@ -268,22 +285,13 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Why a reload of these apps is refused, if one of them is stopped.
-    fn is_stopped_for(
-        &self,
-        names: &BTreeSet<Name>,
-        wanted: Wanted,
-        found: Option<&Plan>,
-    ) -> Option<String> {
-        let stopped = self.stopped();
-        let mut names = names.iter().filter(|_| wanted == Wanted::Reload);
-        let name = names.find(|name| stopped.contains_key(&***name))?;
-        Some(match found {
-            Some(found) if !found.knows(name) => format!(
-                "{name} is stopped, and the configuration does not have it any more (a reload of all apps forgets it)"
-            ),
-            _ => is_stopped_text(name),
-        })
+    /// Whether an app that is stopped is about to start: a command restarts it, and no later one stops it.
+    fn is_about_to_start(&self, name: &Name) -> bool {
+        let will_start = match *self.release.state() {
+            State::Idle => self.choices.waits_for_start(name),
+            _ => self.choices.will_start(name),
+        };
+        will_start && !self.choices.stays_down(name)
     }
 
     /// The configuration was checked for a restart.
@@ -435,6 +443,16 @@ impl<W: World> Master<W> {
             || self.deferred.runs(name)
             || self.schedules.is_leaving(name);
         !left || self.plan().is_some_and(|plan| plan.runs(name))
+    }
+}
+
+/// Why a reload of a stopped app is refused, by the configuration that was found.
+fn is_stopped_in(found: Option<&Plan>, name: &str) -> String {
+    match found {
+        Some(found) if !found.knows(name) => format!(
+            "{name} is stopped, and the configuration does not have it any more (a reload of all apps forgets it)"
+        ),
+        _ => is_stopped_text(name),
     }
 }
 
