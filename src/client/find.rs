@@ -152,7 +152,7 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
         found.map(|(pid, socket)| (Some(pid), socket))
     };
     // The processes are looked at only if nothing else helps.
-    let mut others = Vec::new();
+    let (mut others, mut silent) = (Vec::new(), Vec::new());
     let tried = places.written.as_deref().map(as_named_by_master);
     for (pid, socket) in usual.chain(std::iter::once_with(running).flatten()) {
         if Some(&socket) == tried.as_ref() {
@@ -171,6 +171,7 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
         {
             continue;
         }
+        let is_ours = pid.is_none() && stream.is_ok();
         match stream.and_then(|stream| ask(stream, "configuration")) {
             Ok(theirs) if is_same(Path::new(&theirs), file) => {
                 return Ok(Found {
@@ -182,11 +183,17 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Ok(theirs) if pid.is_none() || Path::new(&theirs).parent() == file.parent() => {
                 others.push(format!("a master runs with {}", shown(Path::new(&theirs))));
             }
+            Err(error) if is_ours => silent.push(format!(
+                "the process that listens at {} does not answer: {error}",
+                socket.display()
+            )),
             Ok(_) | Err(_) => {}
         }
     }
     let out_of_reach = out_of_reach(places, file, is_trusted);
-    let mut why: Vec<_> = failure.into_iter().chain(out_of_reach).collect();
+    silent.dedup();
+    let why = failure.into_iter().chain(out_of_reach).chain(silent);
+    let mut why: Vec<_> = why.collect();
     if why.is_empty() {
         let shown = shown(file);
         why.push(format!("no master runs with {shown} (start it, or check the path; for another place of the control socket, use --socket)"));

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use log::warn;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, Backlog, getsockopt, sockopt};
 use nix::unistd::geteuid;
@@ -24,6 +25,8 @@ const MAX_UNREAD: usize = 1024 * 1024;
 pub struct Control {
     listening: Option<Listening>,
     clients: BTreeMap<RawFd, Client>,
+    /// The last client could not be accepted.
+    is_deaf: bool,
     /// Connections accepted so far.
     calls: u64,
 }
@@ -152,8 +155,15 @@ impl Control {
             let stream = match listening.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) => return (new, error.kind() != io::ErrorKind::WouldBlock),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (new, false),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_deaf, true) {
+                        warn!("cannot accept clients at the control socket: {error}; trying again");
+                    }
+                    return (new, true);
+                }
             };
+            self.is_deaf = false;
             let allowed = for_others
                 || getsockopt(&stream, sockopt::PeerCredentials)
                     .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
