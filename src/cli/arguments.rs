@@ -57,7 +57,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show what the sites of the running master have counted, in the text format of Prometheus.
+    /// Show what the apps and sites of the running master have counted, in the text format of Prometheus.
     Metrics,
     /// Show the last 1,000 things that have happened, with their causes: the lines of the master's log.
     Events {
