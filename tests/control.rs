@@ -449,6 +449,33 @@ fn begin_as(user: u32, folder: tempfile::TempDir, config: &str) -> Run {
     })
 }
 
+/// Only root has a folder that others look into.
+#[test]
+fn a_member_of_control_group_finds_the_socket_of_root_where_nothing_says_its_place() {
+    const USER: u32 = 61_238;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).expect("ours");
+    let config = format!("[master]\ncontrol_group = '{USER}'\n{ASLEEP}");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let status_of = |group: u32| {
+        let mut command = preforkd();
+        command.args(["status", "-c"]).arg(run.path("app.toml"));
+        let output = command.uid(USER).gid(group).output().expect("it runs");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(status_of(USER), (Some(0), String::new()));
+    assert_eq!(status_of(USER + 1).0, Some(1));
+    run.stop();
+}
+
 /// Only root can run a master as another user.
 #[test]
 fn a_master_of_another_user_is_named_and_not_asked() {

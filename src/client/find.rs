@@ -138,7 +138,7 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     }
     // In /tmp anybody may listen.
     let usual = places.usual.iter();
-    let usual = usual.filter(|usual| own_folder::check(&usual.folder).is_ok());
+    let usual = usual.filter(|usual| own_folder::is_trusted(&usual.folder));
     let usual = usual.map(Usual::path);
     let usual = places.of_service.iter().cloned().chain(usual);
     let usual = usual.map(|path| (None, path));
@@ -223,7 +223,7 @@ fn listener(stream: &UnixStream) -> Option<u32> {
 
 /// A running master that cannot be asked whether it runs with `file`, and why.
 fn out_of_reach(places: &Places, file: &Path, is_trusted: impl Fn(u32) -> bool) -> Option<String> {
-    let shown = file.display();
+    let shown = shown(file);
     let own = geteuid().as_raw();
     let mut running = beacon::running();
     // Many users may have a file of this name.
@@ -236,9 +236,11 @@ fn out_of_reach(places: &Places, file: &Path, is_trusted: impl Fn(u32) -> bool) 
             "no master of this user runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user or as root, or name its control socket with --socket)"
         )),
         // What listens there may be anything of that user, so it is not asked.
-        Shown::Socket(socket) if !is_trusted(uid) && may_run_with(pid, file) => Some(format!(
+        Shown::Socket(ref socket)
+            if !is_trusted(uid)
+                && (may_run_with(pid, file) || names_usual_socket(&seen, places)) => Some(format!(
             "no master of this user, of root or of the owner of the file runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user{})",
-            or_at(&socket)
+            or_at(socket)
         )),
         _ => None,
     })

@@ -1,6 +1,6 @@
 //! The control socket. A client sends one line (the request), reads the answer, and the connection is closed. Never blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -151,16 +151,16 @@ impl Control {
         };
         // The kernel has let them connect by the rights of the file.
         let for_others = listening.rights.mode.is_some_and(|mode| mode & 0o066 != 0);
-        loop {
+        let more_wait = loop {
             let stream = match listening.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return (new, false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break false,
                 Err(error) => {
                     if !std::mem::replace(&mut self.is_deaf, true) {
                         warn!("cannot accept clients at the control socket: {error}; trying again");
                     }
-                    return (new, true);
+                    break true;
                 }
             };
             self.is_deaf = false;
@@ -189,7 +189,10 @@ impl Control {
             };
             self.clients.insert(fd, client);
             new.push(fd);
-        }
+        };
+        let mut seen = BTreeSet::new();
+        new.retain(|fd| self.clients.contains_key(fd) && seen.insert(*fd));
+        (new, more_wait)
     }
 
     /// Closes the connection to a client.

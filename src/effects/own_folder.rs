@@ -32,10 +32,19 @@ pub fn prepare(path: &Path, mode: Option<u32>) -> io::Result<()> {
 /// # Errors
 /// It is missing or not ours alone.
 pub fn check(path: &Path) -> io::Result<()> {
+    check_owner(path, &[geteuid().as_raw()])
+}
+
+/// Whether a folder belongs to the user of this process or to root, and nobody else may change it.
+pub fn is_trusted(path: &Path) -> bool {
+    check_owner(path, &[geteuid().as_raw(), 0]).is_ok()
+}
+
+fn check_owner(path: &Path, users: &[u32]) -> io::Result<()> {
     let found = path.symlink_metadata()?;
     let wrong = if !found.is_dir() {
         "it is no folder"
-    } else if found.uid() != geteuid().as_raw() {
+    } else if !users.contains(&found.uid()) {
         "it belongs to another user"
     } else if found.mode() & 0o022 != 0 {
         "others may write to it"

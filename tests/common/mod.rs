@@ -174,9 +174,10 @@ impl Run {
 
     /// Sends a signal from a process of its own. To the master it is not the last one once more, however soon it comes.
     pub fn signal_from_another(&self, signal: Signal) {
-        let mut kill = Command::new("kill");
-        kill.args(["-s", signal.as_str(), &self.pid().to_string()]);
-        assert!(kill.status().expect("it is there").success());
+        let name = signal.as_str().trim_start_matches("SIG");
+        let script = format!("kill -s {name} {}", self.pid());
+        let status = Command::new("/bin/sh").args(["-c", &script]).status();
+        assert!(status.expect("it is there").success());
     }
 
     /// The next message to the init system, whatever its length.
@@ -387,9 +388,9 @@ impl Run {
         }
     }
 
-    /// Stops the master gracefully, which must succeed.
+    /// Stops the master, which must succeed: gracefully, unless it was told to before.
     pub fn stop(&mut self) -> String {
-        self.signal(Signal::SIGTERM);
+        self.signal_from_another(Signal::SIGTERM);
         let (status, log) = self.ended();
         assert_eq!(status, Some(0), "{log}");
         log
