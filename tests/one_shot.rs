@@ -234,3 +234,29 @@ fn a_task_has_start_timeout_to_finish() {
     assert!(log.contains("not finished within start_timeout"), "{log}");
     assert!(!log.contains("not ready within"), "{log}");
 }
+
+#[test]
+fn a_restart_is_refused_before_anything_is_stopped_while_its_task_is() {
+    let config = format!("[master]\ncontrol = 'control'\n{}", with_task("exit 0"));
+    let mut run = Run::start(&config);
+    let ask = |run: &Run, words: &[&str]| {
+        let mut command = preforkd();
+        command.args(words).arg("--socket").arg(run.path("control"));
+        let output = command.output().expect("preforkd starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    };
+    let web = run.ask("pid");
+    assert_eq!(ask(&run, &["stop", "task"]).0, Some(0));
+    let (status, said) = ask(&run, &["restart", "web"]);
+    assert_eq!(status, Some(1));
+    let why = "task, which runs before web, is stopped (start it with `preforkd start task`); nothing was stopped";
+    assert!(said.contains(why), "{said}");
+    assert_eq!(run.ask("pid"), web);
+    assert_eq!(
+        ask(&run, &["restart", "task", "web"]),
+        (Some(0), String::new())
+    );
+    assert_ne!(run.ask("pid"), web);
+    run.stop();
+}

@@ -122,9 +122,7 @@ impl Proposal {
             return Err(why);
         }
         match tasks_of.task_not_run(runs) {
-            Some((task, app)) => Err(format!(
-                "{task}, which runs before {app}, is stopped (start it with `preforkd start {task}`)"
-            )),
+            Some((task, app)) => Err(task_stopped_text(task, app)),
             None => Ok(made),
         }
     }
@@ -197,6 +195,11 @@ impl Proposal {
             },
         })
     }
+}
+
+/// Why an app cannot start whose task is stopped.
+pub(super) fn task_stopped_text(task: &str, app: &str) -> String {
+    format!("{task}, which runs before {app}, is stopped (start it with `preforkd start {task}`)")
 }
 
 /// The configuration that was found with the apps that run.

@@ -10,10 +10,10 @@ use super::choices::{Request, Scope, Wanted, join, unknown_app};
 use super::jobs::Task;
 use super::preparation::CHECK;
 use super::preview;
-use super::proposal::Proposal;
+use super::proposal::{Proposal, task_stopped_text};
 use super::workers::App;
 use super::world::{ClientId, World};
-use crate::plan::{Extent, Plan};
+use crate::plan::{self, Extent, Plan};
 use crate::release::{Fact, Name, State};
 use crate::supervisor::Supervisor;
 
@@ -319,8 +319,20 @@ impl<W: World> Master<W> {
             let why = lost.or_else(|| names.find_map(|name| plan.cannot_start(name)));
             why.map(str::to_owned)
         };
+        let task_is_stopped = |plan: &Plan| {
+            let is_down = |name: &str| {
+                self.choices.stopped_by_command(name) && !self.choices.will_start(&name.into())
+            };
+            let runs = |name: &str, _: &plan::App| {
+                names.contains(name) || plan.is_task(name) && !is_down(name)
+            };
+            let pair = plan.task_not_run(runs);
+            pair.map(|(task, app)| task_stopped_text(task, app))
+        };
         let refused = match found {
-            Ok(plan) => cannot_start(&plan).or_else(|| unknown(&plan)),
+            Ok(plan) => cannot_start(&plan)
+                .or_else(|| unknown(&plan))
+                .or_else(|| task_is_stopped(&plan)),
             Err(reason) if reason.is_empty() => {
                 Some("the configuration could not be checked".to_owned())
             }
