@@ -111,6 +111,8 @@ class ThroughSite(test_wsgi.Wsgi):
         self.assertEqual((client.receive().body, client.receive().body), (b"one two", b"one two"))
         self.assertTrue(client.is_closed())
 
+    # This is about ports.
+    test_remote_port_of_clients_whose_ports_are_kept_in_one_place = None
     # These are about a worker and its master, for whom a site makes no difference.
     test_the_process_is_as_the_contract_says = test_the_scoreboard_is_kept = None
 
