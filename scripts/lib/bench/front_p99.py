@@ -33,7 +33,7 @@ def run(options):
     title = f"{CASE.title}: {{}} at {rate:,}/s, half the peak, {latency.CONNECTIONS} connections, ms, {OWN} and nginx"
     return [
         told(title.format("p50"), f"{middle[OWN]:.2f}, {middle[NGINX]:.2f}"),
-        at_most(title.format("p99").removesuffix(" and nginx"), last[OWN], last[NGINX] * latency.LEVEL),
+        at_most(title.format("p99").replace(" and ", " beside "), last[OWN], last[NGINX] * latency.LEVEL),
     ]
 
 
