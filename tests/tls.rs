@@ -3,9 +3,9 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use common::kept::Kept;
 use common::{Run, app, build_front, preforkd, worker};
@@ -274,8 +274,8 @@ fn client_certificate(folder: &std::path::Path, name: &str) {
     ]);
 }
 
-/// What a client gets that asks for one name in the handshake, and then for a host; with a certificate, if it has one.
-fn ask(run: &Run, name: &str, host: &str, certificate: Option<&str>) -> String {
+/// A client that asks for one name in the handshake, with a certificate, if it has one.
+fn client(run: &Run, name: &str, certificate: Option<&str>) -> Child {
     let mut client = Command::new("openssl");
     client.args(["s_client", "-quiet", "-servername", name, "-unix"]);
     client.arg(run.path("tls.sock"));
@@ -287,12 +287,17 @@ fn ask(run: &Run, name: &str, host: &str, certificate: Option<&str>) -> String {
             .arg("-key")
             .arg(run.path(&format!("{certificate}-client.key")));
     }
-    let mut client = client
+    client
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("openssl runs");
+        .expect("openssl runs")
+}
+
+/// What a client gets that asks for one name in the handshake, and then for a host.
+fn ask(run: &Run, name: &str, host: &str, certificate: Option<&str>) -> String {
+    let mut client = client(run, name, certificate);
     let request = format!(
         "GET /echo HTTP/1.1\r\nHost: {host}\r\nX-SSL-Client-Verify: SUCCESS\r\nX-SSL-Client-Subject: CN=root\r\nX_SSL_Client_Subject: CN=root\r\nConnection: close\r\n\r\n"
     );
@@ -381,6 +386,46 @@ fn clients_show_certificates_and_nobody_gets_past_that() {
     assert!(answer.contains(ok), "{answer}");
     let answer = ask(&run, "staff.example", "staff.example", Some("staff"));
     assert!(answer.contains("alert"), "{answer}");
+    run.stop();
+}
+
+#[test]
+fn a_request_that_was_allowed_stays_so_and_the_next_one_is_judged_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["staff", "partner"] {
+        client_certificate(folder.path(), name);
+    }
+    certificate(folder.path(), "staff", "DNS:staff.example");
+    let sites = site("staff", "staff.example") + "client_ca = 'staff-ca.pem'\n";
+    // The worker that has the request is the one that is asked whether it knows of the change.
+    let config = config(&sites).replace("[front]\nworkers = 2", "[front]\nworkers = 1");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let mut client = client(&run, "staff.example", Some("staff"));
+    let mut request = client.stdin.take().expect("a pipe");
+    let mut answers = BufReader::new(client.stdout.take().expect("a pipe")).lines();
+    let mut status = || {
+        let mut lines = answers.by_ref().map_while(Result::ok);
+        lines.find(|line| line.starts_with("HTTP/1.1 "))
+    };
+    let head = "GET /echo HTTP/1.1\r\nHost: staff.example\r\n";
+    let body = "Content-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+    write!(request, "{head}{body}").expect("it listens");
+    assert_eq!(status().as_deref(), Some("HTTP/1.1 100 Continue"));
+
+    std::fs::copy(run.path("partner-ca.pem"), run.path("new.pem")).expect("room");
+    std::fs::rename(run.path("new.pem"), run.path("staff-ca.pem")).expect("ours");
+    run.logged(&["app=front: new certificates, handed to a worker"]);
+    let other = ask(&run, "staff.example", "staff.example", Some("partner"));
+    assert!(other.contains("HTTP/1.1 200 OK"), "{other}");
+
+    write!(request, "body{head}\r\n").expect("it listens");
+    assert_eq!(status().as_deref(), Some("HTTP/1.1 200 OK"));
+    let next = status().expect("an answer");
+    assert!(next.starts_with("HTTP/1.1 421 "), "{next}");
+    drop(request);
+    client.kill().expect("it is ours");
+    client.wait().expect("it ends");
     run.stop();
 }
 

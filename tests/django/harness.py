@@ -99,7 +99,21 @@ class Preforkd(Service):
             self.close()
 
 
-def site(**options):
+class Sited(Preforkd):
+    """The same, where only a site reaches the application; `route` is what else its route says."""
+
+    route = ""
+
+    def configure(self, **app):
+        app.pop("listen", None)
+        super().configure(**app)
+        site = f'[site.all]\nlisten = "fd:web"\nroutes = [{{ path = "/", app = "demo"{self.route} }}]\n'
+        # A test may take its time between two requests, however busy the machine is.
+        front = '[front]\nworkers = 1\nheader_timeout = "5m"\nkeepalive_timeout = "5m"\n'
+        self.config.write_text(self.config.read_text() + site + front)
+
+
+def site(kind=Preforkd, **options):
     """The demo site, served as conf/demo/app.toml does it but for `options`."""
     folder = data()
     gate = folder / "gate"
@@ -110,7 +124,7 @@ def site(**options):
         "wsgi": "mysite.wsgi:application", "chdir": str(SITE), "python": PYTHON, "listen": ["fd:web"], "workers": 2,
         "preload": True, "static": {"/static/": str(folder / "static")}, "env": ours,
     }
-    return Preforkd(folder, **{**app, **options}).ready()
+    return kind(folder, **{**app, **options}).ready()
 
 
 class SiteCase(unittest.TestCase):

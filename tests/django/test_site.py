@@ -6,7 +6,7 @@ import re
 import unittest
 
 from browser import FORM, Browser
-from harness import SITE, SiteCase, data
+from harness import SITE, SiteCase, Sited, data
 from service import descendants
 from strict import Connection
 
@@ -227,6 +227,12 @@ class ValidatedWorkers(Pages, SiteCase):
     """All of it again under wsgiref's validator."""
 
     options = {"threads": 1, "preload": True, "wsgi": "e2e.wsgi:application"}
+
+
+class ThroughSite(Pages, SiteCase):
+    """And once more with the front between browser and workers, under the validator too."""
+
+    options = {"kind": Sited, "threads": 1, "preload": True, "wsgi": "e2e.wsgi:application"}
 
 
 if __name__ == "__main__":

@@ -77,9 +77,7 @@ def run(options):
     with_http2 = shutil.which("h2load") is not None
     if not with_http2:
         print("bench: without HTTP/2: no h2load (apt-get install nghttp2-client)")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    FOLDER.chmod(0o755)
-    certificate()
+    prepare()
     cases = [case for case in CASES if with_http2 or case.scheme != HTTP2]
     results, refused = {}, set()
     for number in range(options.rounds):
@@ -147,19 +145,27 @@ def memory(options):
     return found
 
 
-def certificate():
-    """One of a kind that both serve, made once."""
-    if (FOLDER / "key.pem").exists():
+def prepare():
+    """The folder of these parts, with a certificate that both serve."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    FOLDER.chmod(0o755)
+    certificate(FOLDER, "localhost")
+
+
+def certificate(folder, host):
+    """One of a kind for this host, made once."""
+    if (folder / "key.pem").exists():
         return
     subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                    "-days", "3650", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
-                    "-keyout", FOLDER / "key.pem", "-out", FOLDER / "cert.pem"], check=True, capture_output=True)
+                    "-days", "3650", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+                    "-keyout", folder / "key.pem", "-out", folder / "cert.pem"], check=True, capture_output=True)
 
 
 class Setup:
-    """Processes that serve the application, and their addresses."""
+    """Processes that serve the application, and their addresses; `keys` are further lines of the table of the front."""
 
-    def __init__(self, name):
+    def __init__(self, name, keys=""):
+        self.keys = keys
         self.ports = {PLAIN: free_port(), TLS: free_port()}
         self.ports[HTTP2] = self.ports[TLS]
         self.services = []
@@ -183,7 +189,7 @@ tls = [{{ cert = "{FOLDER}/cert.pem", key = "{FOLDER}/key.pem" }}]
 {site()}
 [front]
 workers = 1
-""")
+{self.keys}""")
 
     def behind_nginx(self):
         """nginx, and preforkd as the server of the application."""
@@ -208,9 +214,7 @@ workers = 1
 
     def master(self, text):
         """preforkd with this configuration."""
-        config = FOLDER / "app.toml"
-        config.write_text(text)
-        self.services.append(Service(on_core(0, [*MASTER, PREFORKD, "-c", config]), cwd=FOLDER))
+        self.services.append(preforkd(FOLDER / "app.toml", text))
         self.services[-1].wait_notify("READY=1")
 
     def nginx(self, sockets):
@@ -263,12 +267,14 @@ location /fixed {{ default_type text/plain; return 200 '{FIXED}'; }}"""
                 total += int(file.read().split()[0])
         return total
 
+    def fronts(self):
+        """The workers of the front."""
+        return [pid for pid in self.processes() if os.readlink(f"/proc/{pid}/exe").endswith("/preforkd-front")]
+
     def memory(self):
         """kB that the workers of the front have to themselves."""
         total = 0
-        for pid in self.processes():
-            if not os.readlink(f"/proc/{pid}/exe").endswith("/preforkd-front"):
-                continue
+        for pid in self.fronts():
             with open(f"/proc/{pid}/smaps_rollup") as file:
                 total += sum(int(kb) for kb in re.findall(r"^Private_\w+:\s+(\d+) kB", file.read(), re.M))
         if not total:
@@ -279,6 +285,12 @@ location /fixed {{ default_type text/plain; return 200 '{FIXED}'; }}"""
         """Nothing of it stays."""
         for service in self.services:
             service.close()
+
+
+def preforkd(config, text):
+    """The master with this configuration in this file; not waited for."""
+    config.write_text(text)
+    return Service(on_core(0, [*MASTER, PREFORKD, "-c", config]), cwd=FOLDER)
 
 
 def apps(listen, only=None):

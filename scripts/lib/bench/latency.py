@@ -41,10 +41,11 @@ def run(names, options, results):
                 continue
             try:
                 check(server, ROW)
-                warm(server)
+                url = f"http://127.0.0.1:{server.port}{ROW.path}"
+                warm(url)
                 for at in sorted({rate, own}):
                     if at < peaks[ROW.key, name]:
-                        found.setdefault((name, at), []).append(oha(server, at, options))
+                        found.setdefault((name, at), []).append(oha(url, at, options))
             except (AssertionError, subprocess.CalledProcessError) as error:
                 print(f"\nWithout {name} in round {number}: {str(error).splitlines()[0]}")
             finally:
@@ -55,16 +56,16 @@ def run(names, options, results):
     return [verdict(table, at) for at in sorted({rate, own})]
 
 
-def warm(server):
+def warm(url):
     """Sends requests as quickly as the server answers them."""
-    command = [OHA, "--no-tui", f"-n{WARM}", f"-c{CONNECTIONS}", f"http://127.0.0.1:{server.port}{ROW.path}"]
+    command = [OHA, "--no-tui", f"-n{WARM}", f"-c{CONNECTIONS}", url]
     subprocess.run(on_core(1, command), check=True, stdout=subprocess.DEVNULL)
 
 
-def oha(server, rate, options):
+def oha(url, rate, options):
     """Answers per second, p50 and p99 in milliseconds; time that a request waits for a free connection counts."""
     command = [OHA, "--no-tui", "--output-format=json", f"-q{rate}", f"-c{CONNECTIONS}", f"-z{options.seconds}s",
-               "--latency-correction", "-w", f"http://127.0.0.1:{server.port}{ROW.path}"]
+               "--latency-correction", "-w", url]
     report = json.loads(subprocess.run(on_core(1, command), check=True, capture_output=True, text=True).stdout)
     assert set(report["statusCodeDistribution"]) == {"200"}, report["statusCodeDistribution"]
     percentiles = report["latencyPercentiles"]

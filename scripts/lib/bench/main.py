@@ -7,7 +7,7 @@ import sys
 from . import findings, places, prepare, static
 
 # Parts beside the rows, in the order they are done in.
-PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness", "front")
+PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness", "front", "front-p99", "front-crowd", "front-reload")
 
 
 def arguments(text):
@@ -115,11 +115,11 @@ def rates(names, options, with_load):
 
 def parts(options):
     """The parts that do not measure rates."""
-    from . import fairness, front, idle, instructions, memory, start, work
+    from . import fairness, front, front_crowd, front_p99, front_reload, idle, instructions, memory, start, work
 
     found = []
-    for part in (instructions, memory, start, work, idle, fairness, front):
-        name = part.__name__.rpartition(".")[2]
+    for part in (instructions, memory, start, work, idle, fairness, front, front_p99, front_crowd, front_reload):
+        name = part.__name__.rpartition(".")[2].replace("_", "-")
         if options.wants(name):
             results = part.run(options)
             findings.show(part.__doc__.split("\n")[0].rstrip("."), results)
