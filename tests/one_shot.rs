@@ -237,8 +237,7 @@ fn a_task_has_start_timeout_to_finish() {
 
 #[test]
 fn a_restart_is_refused_before_anything_is_stopped_while_its_task_is() {
-    let config = format!("[master]\ncontrol = 'control'\n{}", with_task("exit 0"));
-    let mut run = Run::start(&config);
+    let mut run = Run::start(&with_task("exit 0"));
     let ask = |run: &Run, words: &[&str]| {
         let mut command = preforkd();
         command.args(words).arg("--socket").arg(run.path("control"));
