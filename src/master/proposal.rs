@@ -145,8 +145,8 @@ impl Proposal {
             unchanged && may_stay(name)
         };
         let mut kept: BTreeSet<_> = current.apps.keys().filter(|n| stays(n)).cloned().collect();
-        let takes_part = found.all().filter(|(name, _)| !kept.contains(*name));
-        let takes_part = takes_part.map(|(name, _)| name.clone()).collect();
+        let takes_part = found.all_apps().filter(|(name, _)| !kept.contains(*name));
+        let takes_part = takes_part.map(|(name, _)| name.to_owned()).collect();
         let tasks = found.tasks_before(&takes_part);
         kept.retain(|name| !tasks.contains(name));
         // A task that has run before runs again with the apps that wait for it.

@@ -33,6 +33,10 @@ impl Draft<'_> {
         if takes_a_descriptor_twice(&launch.args) {
             warnings.push("command: gunicorn takes over the listeners by itself, and fails if --bind names a descriptor too (leave out --bind)".into());
         }
+        let has = |part: &str| command.iter().any(|word| word.contains(part));
+        if has_check && has("{fd") && !has("{fd:check}") {
+            warnings.push("reload.check: the request comes over a further descriptor, and a program that is told one by {fd} mostly accepts on that alone; then each reload fails (give it {fd:check} too, or `addresses` and {port})".into());
+        }
         Ok(self.readiness())
     }
 

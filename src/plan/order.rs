@@ -41,22 +41,14 @@ impl Draft<'_> {
 }
 
 impl Plan {
-    /// The apps, also those with a schedule.
-    pub fn all(&self) -> impl Iterator<Item = (&String, &App)> {
-        let scheduled = self.scheduled.iter();
-        let scheduled = scheduled.map(|(name, scheduled)| (name, &scheduled.app));
-        self.apps.iter().chain(scheduled)
-    }
-
     /// The tasks (`run_before`) of which one of these apps waits for the end, directly or for a task that does. When the apps take part
     /// in a release, their tasks run again.
     pub fn tasks_before(&self, apps: &BTreeSet<String>) -> BTreeSet<String> {
         let mut tasks = BTreeSet::new();
         let mut open: Vec<&str> = apps.iter().map(String::as_str).collect();
         while let Some(app) = open.pop() {
-            let of_schedule = || self.scheduled.get(app).map(|scheduled| &scheduled.app);
-            let app = self.apps.get(app).or_else(of_schedule);
-            for name in app.into_iter().flat_map(|app| &app.after) {
+            let before = self.app(app).map(|app| &app.after);
+            for name in before.into_iter().flatten() {
                 if self.is_task(name) && tasks.insert(name.clone()) {
                     open.push(name);
                 }
@@ -83,13 +75,13 @@ impl Plan {
 
     /// A task that comes before an app, and does not run as this tells although the app does: both names.
     pub fn task_not_run(&self, runs: impl Fn(&str, &App) -> bool) -> Option<(&str, &str)> {
-        let running = self.all().filter(|(name, app)| runs(name, app));
+        let running = self.all_apps().filter(|(name, app)| runs(name, app));
         let mut pairs =
             running.flat_map(|(name, app)| app.after.iter().map(move |task| (task, name)));
         let stopped = pairs.find(|(task, _)| {
             self.is_task(task) && !self.apps.get(*task).is_some_and(|app| runs(task, app))
         });
-        stopped.map(|(task, app)| (task.as_str(), app.as_str()))
+        stopped.map(|(task, app)| (task.as_str(), app))
     }
 }
 

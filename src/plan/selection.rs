@@ -36,9 +36,9 @@ impl Plan {
         named: impl Fn(&str) -> bool,
     ) -> Self {
         let waits =
-            |(name, app): &(&String, &App)| runs(name, app) && (!self.is_task(name) || named(name));
-        let apps = self.all().filter(waits);
-        let idle = self.idle_tasks(&apps.map(|(name, _)| name.clone()).collect());
+            |(name, app): &(&str, &App)| runs(name, app) && (!self.is_task(name) || named(name));
+        let apps = self.all_apps().filter(waits);
+        let idle = self.idle_tasks(&apps.map(|(name, _)| name.to_owned()).collect());
         let is_idle =
             |name: &str, app: &App| idle.contains(name) && !named(name) && runs(name, app);
         let tasks = self.apps.iter().filter(|(name, app)| is_idle(name, app));

@@ -450,6 +450,19 @@ fn what_is_probably_a_mistake_is_warned_of() {
             "{warnings:?}"
         );
     }
+    for (word, check, is_doubted) in [
+        ("{fd}", "path = '/'", true),
+        ("{fd} {fd:check}", "path = '/'", false),
+        ("all", "path = '/'", false),
+        ("{fd}", "command = ['/usr/bin/python3']", false),
+    ] {
+        let plan = plan(&format!(
+            "[app.web]\ncommand = '/usr/bin/python3 {word}'\nlisten = ['127.0.0.1:80']\n[app.web.reload.check]\n{check}"
+        ));
+        let mut warnings = plan.warnings();
+        let is_told = warnings.any(|(_, text)| text.starts_with("reload.check: the request"));
+        assert_eq!(is_told, is_doubted, "{word} {check}");
+    }
 }
 
 #[test]

@@ -63,8 +63,14 @@ fn wsgi(text: &mut String, project: &Project, python: Option<&str>) {
 }
 
 fn asgi(text: &mut String, project: &Project, python: Option<&str>) {
-    let mut words = match python {
-        Some(python) => vec![python, "-m", "uvicorn"],
+    // The words of `command` are relative to `chdir`.
+    let steps = Path::new(&project.folder).components().count();
+    let python = python.map(|python| match python.starts_with('/') {
+        true => python.to_owned(),
+        false => "../".repeat(steps) + python,
+    });
+    let mut words = match &python {
+        Some(python) => vec![python.as_str(), "-m", "uvicorn"],
         None => vec!["uvicorn"],
     };
     words.extend(["--fd", "{fd}"]);
@@ -192,12 +198,18 @@ mod tests {
         };
         assert_eq!(
             command("api:app"),
-            ".venv/bin/python -m uvicorn --fd {fd} api:app"
+            "../.venv/bin/python -m uvicorn --fd {fd} api:app"
         );
         assert_eq!(
             command("api:create_app()"),
-            ".venv/bin/python -m uvicorn --fd {fd} --factory api:create_app"
+            "../.venv/bin/python -m uvicorn --fd {fd} --factory api:create_app"
         );
+        let here = Project {
+            folder: String::new(),
+            ..project(Interface::Asgi, "api:app")
+        };
+        let web = parsed(&here, None);
+        assert_eq!(web["command"][0].as_str(), Some(".venv/bin/python"));
     }
 
     #[test]
