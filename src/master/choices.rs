@@ -283,12 +283,6 @@ impl Choices {
         restarts || self.next.starts(name)
     }
 
-    /// Whether a command waits for the end of an app that is then to stay down.
-    pub(super) fn stays_down(&self, name: &Name) -> bool {
-        let mut waiting = self.waiting.iter();
-        waiting.any(|stop| !stop.restarts && stop.ending.contains(name))
-    }
-
     /// A release begins. If it only stops apps, and does not read the configuration, returns them.
     pub(super) fn begin(&mut self, running: &Plan) -> Option<BTreeSet<Name>> {
         let before = std::mem::take(&mut self.current);

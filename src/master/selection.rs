@@ -14,7 +14,7 @@ use super::proposal::{Proposal, task_stopped_text};
 use super::workers::App;
 use super::world::{ClientId, World};
 use crate::plan::{self, Extent, Plan};
-use crate::release::{Fact, Name, State};
+use crate::release::{Fact, Name};
 use crate::supervisor::Supervisor;
 
 /// Who has stopped an app.
@@ -251,22 +251,15 @@ impl<W: World> Master<W> {
         };
         if wanted == Wanted::Reload {
             let stopped = self.stopped();
-            let stopped = names.iter().filter(|name| stopped.contains_key(&***name));
-            let (ending, down): (BTreeSet<_>, BTreeSet<_>) = stopped
-                .cloned()
-                .partition(|name| self.is_about_to_start(name));
-            if let Some(name) = down.first() {
-                let reason = is_stopped_in(found.as_ref().ok(), name);
+            let mut stopped = names.iter().filter(|name| stopped.contains_key(&***name));
+            if let Some(name) = stopped.next() {
+                let reason = match self.choices.waits_for_start(name) {
+                    true => format!(
+                        "{name} is being started by another command (repeat this when it runs)"
+                    ),
+                    false => is_stopped_in(found.as_ref().ok(), name),
+                };
                 return self.turn.world.answer(client, &format!("error {reason}\n"));
-            }
-            // The start that follows the end reads the configuration, too.
-            if !ending.is_empty() {
-                info!(
-                    "control: reload of {} after the end of {}",
-                    join(&names),
-                    join(&ending)
-                );
-                return self.choices.start_later(client, names, ending);
             }
         }
         // An error in the file is what the release says.
@@ -283,15 +276,6 @@ impl<W: World> Master<W> {
             None if wanted == Wanted::Reload => self.reload_known(client, names),
             None => self.start_known(client, names),
         }
-    }
-
-    /// Whether an app that is stopped is about to start: a command restarts it, and no later one stops it.
-    fn is_about_to_start(&self, name: &Name) -> bool {
-        let will_start = match *self.release.state() {
-            State::Idle => self.choices.waits_for_start(name),
-            _ => self.choices.will_start(name),
-        };
-        will_start && !self.choices.stays_down(name)
     }
 
     /// The configuration was checked for a restart.

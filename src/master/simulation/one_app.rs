@@ -444,19 +444,6 @@ fn a_stop_of_one_app_does_not_keep_others_down_that_are_restarted_with_it() {
 }
 
 #[test]
-fn a_reload_of_an_app_that_is_being_restarted_waits_for_that() {
-    for passed in [60, 130, 300] {
-        let (mut history, number) = ordered("restart web", passed);
-        let second = history.answer("reload web");
-        history.pass(10_000);
-        for answer in [&history.kernel().answers[&number], &second] {
-            assert!(answer.starts_with("ok\nweb: started"), "{passed}: {answer}");
-        }
-        assert_eq!(history.processes_of("web").len(), 2);
-    }
-}
-
-#[test]
 fn two_restarts_of_an_app_at_once_are_both_done() {
     for passed in [0, 60, 130, 300] {
         let (mut history, number) = ordered("restart web", passed);
