@@ -1,6 +1,6 @@
 //! The control socket. A client sends one line (the request), reads the answer, and the connection is closed. Never blocks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -145,10 +145,10 @@ impl Control {
     /// Accepts waiting clients. Returns the descriptors to poll, and whether clients still wait because no descriptor was
     /// available.
     pub fn accept(&mut self) -> (Vec<RawFd>, bool) {
-        let mut new = Vec::new();
         let Some(listening) = &self.listening else {
-            return (new, false);
+            return (Vec::new(), false);
         };
+        let before = self.calls;
         // The kernel has let them connect by the rights of the file.
         let for_others = listening.rights.mode.is_some_and(|mode| mode & 0o066 != 0);
         let more_wait = loop {
@@ -188,11 +188,11 @@ impl Control {
                 answered: false,
             };
             self.clients.insert(fd, client);
-            new.push(fd);
         };
-        let mut seen = BTreeSet::new();
-        new.retain(|fd| self.clients.contains_key(fd) && seen.insert(*fd));
-        (new, more_wait)
+        // One that was accepted may have been dropped for a later one.
+        let clients = self.clients.iter();
+        let new = clients.filter(|(_, client)| client.call > before);
+        (new.map(|(fd, _)| *fd).collect(), more_wait)
     }
 
     /// Closes the connection to a client.

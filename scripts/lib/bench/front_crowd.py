@@ -3,13 +3,12 @@ import os
 import resource
 import socket
 import statistics
-import threading
 import time
 
 from . import static
+from .beside import Beside
 from .findings import at_least, told
 from .front import CASES, FIXED, OWN, PLAIN, Setup, check, load, prepare, until
-from .places import CORES
 from .throughput import note
 
 CASE = CASES[0]
@@ -70,10 +69,11 @@ def allow(connections):
         raise AssertionError(f"only {hard} descriptors are allowed, and {wanted} are needed (ulimit -n)")
 
 
-class Crowd:
+class Crowd(Beside):
     """Clients that are there until the end of the block, which fails if the server has closed one of them."""
 
     def __init__(self, setup, idle, slow):
+        super().__init__()
         self.setup = setup
         self.open = self.descriptors()
         self.idle = [begin(setup, b"GET /fixed HTTP/1.1\r\nHost: localhost\r\n\r\n") for _ in range(idle)]
@@ -87,9 +87,6 @@ class Crowd:
         # At first the kernel takes what it has room for, which is work at one time for many.
         for client in self.slow["readers"]:
             client.recv(PIECE)
-        self.stopping = threading.Event()
-        self.fault = None
-        self.thread = threading.Thread(target=self.go_on)
 
     def descriptors(self):
         """How many the workers of the front have open."""
@@ -97,26 +94,16 @@ class Crowd:
 
     def go_on(self):
         """Each slow client does its part once in a second."""
-        os.sched_setaffinity(0, CORES[1:])
         group = 0
         due = time.monotonic()
-        try:
-            while not self.stopping.wait(max(0, due - time.monotonic())):
-                for kind, clients in self.slow.items():
-                    for client in clients[group::GROUPS]:
-                        assert client.recv(PIECE) if kind == "readers" else client.send(b"x"), f"one of the slow {kind} was closed"
-                group = (group + 1) % GROUPS
-                due += 1 / GROUPS
-        except (AssertionError, OSError) as error:
-            self.fault = error
+        while not self.stopping.wait(max(0, due - time.monotonic())):
+            for kind, clients in self.slow.items():
+                for client in clients[group::GROUPS]:
+                    assert client.recv(PIECE) if kind == "readers" else client.send(b"x"), f"one of the slow {kind} was closed"
+            group = (group + 1) % GROUPS
+            due += 1 / GROUPS
 
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.thread.join()
+    def end(self):
         there = self.descriptors() - self.open
         clients = [*self.idle, *(client for kind in self.slow.values() for client in kind)]
         for client in clients:

@@ -5,12 +5,11 @@ import signal
 import socket
 import ssl
 import statistics
-import threading
 import time
 
+from .beside import Beside
 from .findings import at_most, told
 from .front import FOLDER, apps, certificate, context, preforkd, prepare
-from .places import CORES
 from .servers import free_port
 from .throughput import note
 from service import GUARD
@@ -98,16 +97,14 @@ app = "hello"
     return apps("", only="hello") + sites + "[front]\nworkers = 1\n"
 
 
-class Client:
+class Client(Beside):
     """Asks one site over a kept connection, the next time as soon as it has its answer, and notes the longest time between two answers."""
 
     def __init__(self, port):
+        super().__init__()
         self.port = port
         self.context = context()
         self.longest = 0.0
-        self.fault = None
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self.ask)
         self.connection = self.connect()
         self.exchange()
 
@@ -137,26 +134,16 @@ class Client:
                 assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"Hello, world\n"), f"the answer was {answer!r}"
                 return
 
-    def ask(self):
+    def go_on(self):
         """One request after the other."""
-        os.sched_setaffinity(0, CORES[1:])
         last = time.monotonic()
-        try:
-            while not self.stopping.is_set():
-                self.exchange()
-                now = time.monotonic()
-                self.longest = max(self.longest, now - last)
-                last = now
-        except (AssertionError, OSError) as error:
-            self.fault = error
+        while not self.stopping.is_set():
+            self.exchange()
+            now = time.monotonic()
+            self.longest = max(self.longest, now - last)
+            last = now
 
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        self.thread.join()
+    def end(self):
         self.connection.close()
         if self.fault:
             raise AssertionError(f"the client failed: {self.fault}")
